@@ -1,0 +1,1 @@
+"""Facts of the log: versioned, encoded, upcast. Nothing else is truth."""

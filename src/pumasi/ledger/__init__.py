@@ -1,0 +1,1 @@
+"""Who used whose GPUs: double entry over allocations, in integer GPU-milliseconds."""

@@ -1,0 +1,109 @@
+"""A second fold over the log: every allocation is posted from the queue that used it to the owner whose GPUs they were.
+
+Each posting is one transfer, so debits and credits are equal by construction; days are Korean calendar days. Amounts
+are exact integers: the sum over the ledger is the integral of the allocations.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct, field
+
+from pumasi.events.facts import AllocationRecharged, AttemptEnded, AttemptPlaced, Event
+from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId, queue_owner
+from pumasi.model.jobs import Charge
+
+DAY_MS = 24 * 3600 * 1000
+KOREA_OFFSET_MS = 9 * 3600 * 1000
+
+
+class TransferKey(Struct, frozen=True, order=True):
+    """What transfers are summed by. `day`: Korean days since 1970-01-01. `debit` used, `credit` was due the GPUs."""
+
+    day: int
+    pool: PoolId
+    debit: QueueId
+    credit: OwnerId
+
+    @property
+    def is_home(self) -> bool:
+        """True if the owner's own queue used its GPUs."""
+        return queue_owner(self.debit) == self.credit
+
+
+class OpenAllocation(Struct):
+    """A live allocation: not yet posted since `since_ms`."""
+
+    queue: QueueId
+    pool: PoolId
+    charges: tuple[Charge, ...]
+    since_ms: int
+
+
+class Ledger(Struct):
+    """All postings so far, and the allocations that are still running."""
+
+    seq: int = 0
+    posted: dict[TransferKey, int] = field(default_factory=dict)
+    running: dict[JobId, OpenAllocation] = field(default_factory=dict)
+
+    def apply(self, event: Event) -> None:
+        """Fold one fact of the log."""
+        self.seq += 1
+        match event:
+            case AttemptPlaced():
+                self.running[event.job] = OpenAllocation(event.queue, event.pool, event.charges, event.at_ms)
+            case AllocationRecharged():
+                self._post(self.running[event.job], event.at_ms)
+                self.running[event.job].charges = event.charges
+            case AttemptEnded():
+                self._post(self.running.pop(event.job), event.at_ms)
+
+    def _post(self, allocation: OpenAllocation, until_ms: int) -> None:
+        for key, gpu_milliseconds in transfers(allocation, until_ms):
+            self.posted[key] = self.posted.get(key, 0) + gpu_milliseconds
+        allocation.since_ms = max(allocation.since_ms, until_ms)
+
+    def statement(self, until_ms: int) -> dict[TransferKey, int]:
+        """All transfers up to a moment, those of running allocations included; GPU-milliseconds by key, sorted."""
+        totals = Counter(self.posted)
+        for allocation in self.running.values():
+            for key, gpu_milliseconds in transfers(allocation, until_ms):
+                totals[key] += gpu_milliseconds
+        return dict(sorted(totals.items()))
+
+
+def transfers(allocation: OpenAllocation, until_ms: int) -> Iterator[tuple[TransferKey, int]]:
+    """What an allocation owes since it was last posted, split by day and charge."""
+    for day, milliseconds in _days(allocation.since_ms, until_ms):
+        for charge in allocation.charges:
+            key = TransferKey(day, allocation.pool, allocation.queue, charge.owner)
+            yield key, milliseconds * charge.gpus
+
+
+def _days(from_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:
+    """The interval cut at Korean midnights: (day, milliseconds)."""
+    while from_ms < until_ms:
+        day = (from_ms + KOREA_OFFSET_MS) // DAY_MS
+        end = min(until_ms, (day + 1) * DAY_MS - KOREA_OFFSET_MS)
+        yield day, end - from_ms
+        from_ms = end
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[int, list[tuple[TransferKey, int]], dict[JobId, OpenAllocation]])
+
+
+def save(ledger: Ledger) -> bytes:
+    """The ledger as bytes that `load` reads."""
+    return _encoder.encode((ledger.seq, list(ledger.posted.items()), ledger.running))
+
+
+def load(body: bytes) -> Ledger:
+    """The ledger `save` saved.
+
+    :raises msgspec.MsgspecError: if the bytes are not a ledger of this version; fold the log instead.
+    """
+    seq, posted, running = _decoder.decode(body)
+    return Ledger(seq, dict(posted), running)

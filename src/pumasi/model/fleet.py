@@ -1,0 +1,178 @@
+"""The fleet as declared: GPU models, owners, lending contracts, sites, pools and queues."""
+
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
+
+
+class Stage(StrEnum):
+    """How far a pool has come from promise to use, in order (national programmes confuse these; we never do)."""
+
+    ANNOUNCED = "announced"
+    ORDERED = "ordered"
+    DELIVERED = "delivered"
+    ACCEPTED = "accepted"
+    IN_SERVICE = "in_service"
+
+
+class OwnerKind(StrEnum):
+    """What an owner is, as lending rules speak of it."""
+
+    PUBLIC = "public"
+    COMMERCIAL = "commercial"
+    FOREIGN = "foreign"
+
+
+class Engine(StrEnum):
+    """What runs the jobs of a site."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+    KUBERNETES = "kubernetes"
+    RAY = "ray"
+
+
+class CpuArch(StrEnum):
+    """Instruction set of a node's CPUs; container images and binaries are built for one."""
+
+    X86_64 = "x86_64"
+    ARM64 = "arm64"
+
+
+class MigProfile(Struct, frozen=True):
+    """A slice of a GPU its model can be cut into: name such as `1g.23gb`, and how many fit on one GPU."""
+
+    name: str
+    per_gpu: int
+
+
+class GpuModel(Struct, frozen=True, kw_only=True):
+    """What the scheduler must know of a GPU model. `nvlink_nodes`: nodes that form one NVLink domain (18 for NVL72)."""
+
+    id: GpuModelId
+    title: str
+    gpus_per_node: int
+    nvlink_nodes: int
+    memory_gib: int
+    cpu_arch: CpuArch
+    gpu_watts: int
+    planning_watts: int  # IT power per GPU with its share of the node, for megawatt sums
+    mig_profiles: tuple[MigProfile, ...] = ()
+
+
+class CalendarWindow(Struct, frozen=True, kw_only=True):
+    """A weekly window in Korean time: `days` 0 (Monday) to 6, from minute to minute of the day (end exclusive)."""
+
+    days: tuple[int, ...]
+    from_minute: int
+    to_minute: int
+
+
+class LendingContract(Struct, frozen=True, kw_only=True):
+    """By what rules an owner lends what it leaves idle, and how fast it gets it back.
+
+    The default is the safe one: nothing is lent. `lending_limits` overrides `lendable_percent` for the pools it names
+    (GPUs; 0 = ring-fenced). An empty `windows` means at any time.
+    """
+
+    lendable_percent: int = 0
+    lending_limits: dict[PoolId, int] = {}
+    refuses_owners: tuple[OwnerId, ...] = ()
+    refuses_kinds: tuple[OwnerKind, ...] = ()
+    windows: tuple[CalendarWindow, ...] = ()
+    notice_seconds: int = 300
+    protected_seconds: int = 0
+    teardown_seconds: int = 120
+
+    @property
+    def reclaim_window_seconds(self) -> int:
+        """The longest time from an owner's request to its GPUs being free: the promise that is recorded and checked."""
+        return max(self.notice_seconds, self.protected_seconds) + self.teardown_seconds
+
+
+class Owner(Struct, frozen=True, kw_only=True):
+    """An organisation that contributes GPUs or is due some."""
+
+    id: OwnerId
+    title: str
+    kind: OwnerKind
+    lending: LendingContract = LendingContract()
+
+
+class Site(Struct, frozen=True, kw_only=True):
+    """A data centre with one engine. `clearances`: data classes it may hold; `open` needs no clearance."""
+
+    id: SiteId
+    title: str
+    operator: OwnerId
+    region: str = ""
+    engine: Engine = Engine.LOCAL
+    power_cap_kilowatts: int = 0  # 0: not capped
+    clearances: tuple[str, ...] = ()
+
+
+class Pool(Struct, frozen=True, kw_only=True):
+    """Homogeneous nodes of one GPU model at a site. `owner` contributed them; `entitlements` says who is due how many.
+
+    `stages` maps a stage to the date (ISO, "2027-12-31") it is planned for or was reached.
+    """
+
+    id: PoolId
+    site: SiteId
+    model: GpuModelId
+    owner: OwnerId
+    nodes: int
+    gpus_per_node: int
+    nodes_per_rack: int
+    racks_per_block: int
+    entitlements: dict[OwnerId, int]
+    stages: dict[Stage, str] = {}
+    cpus_per_node: int = 0
+    memory_mib_per_node: int = 0
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs of the pool, healthy or not."""
+        return self.nodes * self.gpus_per_node
+
+
+class Quota(Struct, frozen=True, kw_only=True):
+    """A queue's share of a pool in GPUs, as in Kueue. None: no limit of its own. Lending limit 0: ring-fenced."""
+
+    nominal: int = 0
+    borrowing_limit: int | None = None
+    lending_limit: int | None = None
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """A node in an owner's tree of groups and projects. The root queue has the owner's id and its entitlements."""
+
+    id: QueueId
+    title: str = ""
+    weight: int = 1
+    industry: str = ""
+    quotas: dict[PoolId, Quota] = {}
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """Rules of the whole fleet; versioned so that every decision can name the rules it was made under."""
+
+    version: str = "1"
+    usage_half_life_seconds: int = 7 * 24 * 3600
+    link_silent_seconds: int = 60
+    requeue_limit: int = 20
+    default_time_limit_seconds: int = 24 * 3600
+
+
+class FleetPlan(Struct, frozen=True, kw_only=True):
+    """A whole fleet as a plan file declares it; every reference is by id and has been checked by the reader."""
+
+    name: str
+    gpu_models: tuple[GpuModel, ...]
+    owners: tuple[Owner, ...]
+    sites: tuple[Site, ...]
+    pools: tuple[Pool, ...]
+    queues: tuple[Queue, ...]
+    policy: Policy = field(default_factory=Policy)

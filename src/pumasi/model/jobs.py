@@ -1,0 +1,139 @@
+"""Jobs: what a user asks for, the states a job goes through, and the exact GPUs an attempt is given."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from pumasi.model.fleet import CpuArch
+from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
+
+
+class JobState(StrEnum):
+    """States of a job. ACTIVE means that an attempt is live; the last five are terminal and absorb."""
+
+    HELD = "held"
+    WAITING = "waiting"
+    ACTIVE = "active"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"  # its time limit ran out
+    UNKNOWN_OUTCOME = "unknown_outcome"
+
+
+TERMINAL_STATES = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED, JobState.UNKNOWN_OUTCOME}
+)
+
+
+class AttemptState(StrEnum):
+    """States of one attempt to run a job."""
+
+    PLACED = "placed"  # GPUs are given; the site has yet to start it
+    RUNNING = "running"
+    STOPPING = "stopping"  # told to stop; GPUs are still its own
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    COMPLETED = "completed"  # it exited by itself; the exit code tells the rest
+    TIME_LIMIT = "time_limit"
+    RECLAIMED = "reclaimed"
+    CANCELLED = "cancelled"
+    DRAINED = "drained"
+    NODE_FAILED = "node_failed"
+    NEVER_STARTED = "never_started"  # the engine refused or lost it before its first instruction
+    LOST = "lost"  # it ran, and nobody can say how it ended
+
+
+class StopCause(StrEnum):
+    """Why an attempt is told to stop."""
+
+    CANCEL = "cancel"
+    RECLAIM = "reclaim"
+    TIME_LIMIT = "time_limit"
+    DRAIN = "drain"
+
+
+class Level(StrEnum):
+    """Topology levels below a pool, narrow to wide."""
+
+    RACK = "rack"
+    BLOCK = "block"
+    POOL = "pool"
+
+
+class Topology(Struct, frozen=True, kw_only=True):
+    """How tight a gang must sit: within one `level` if `required`, else as near to that as can be."""
+
+    level: Level = Level.POOL
+    required: bool = False
+
+
+class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the user asks for. Immutable: a requeued job runs the same spec again.
+
+    `gpus` is the whole gang. `gpus_per_node` 0 lets each pool choose: the fewest nodes with the same number on each.
+    `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds.
+    """
+
+    name: str
+    queue: QueueId
+    script: str
+    gpus: int
+    time_limit_seconds: int
+    gpus_per_node: int = 0
+    gpu_models: tuple[GpuModelId, ...] = ()
+    memory_gib_per_gpu: int = 0
+    cpu_arch: CpuArch | None = None
+    sites: tuple[SiteId, ...] = ()
+    pools: tuple[PoolId, ...] = ()
+    data_class: str = "open"
+    stays_home: bool = False  # never leaves a pool its owner is entitled to
+    may_borrow: bool = True
+    priority: int = 0
+    topology: Topology = Topology()
+    segment_nodes: int = 0
+    requeue: bool = True
+    notice_signal: str = "TERM"
+    notice_seconds: int = 0  # what the job asks for; the lending contract decides
+    checkpoint_seconds: int = 0  # how often it saves its work; 0: never
+    environment: dict[str, str] = {}
+    working_directory: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    begin_at_ms: int = 0
+
+
+class Span(Struct, frozen=True, array_like=True):
+    """`nodes` neighbouring nodes of a pool from index `first`, with the same GPUs (`gpu_mask`, bit i = GPU i) on each."""
+
+    first: int
+    nodes: int
+    gpu_mask: int
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in the span."""
+        return self.nodes * self.gpu_mask.bit_count()
+
+
+class Charge(Struct, frozen=True, array_like=True):
+    """Whose entitlement an allocation uses, in GPUs: the job's own owner (home) or a lender (borrowed)."""
+
+    owner: OwnerId
+    gpus: int
+
+
+def span_gpus(spans: tuple[Span, ...]) -> int:
+    """GPUs in all `spans`."""
+    return sum(span.gpus for span in spans)
+
+
+def gpus_on_each_node(gpus: int, wanted_per_node: int, node_gpus: int) -> int:
+    """GPUs a gang takes on each node of a pool with `node_gpus` per node; 0 if the pool's nodes cannot hold it evenly."""
+    if wanted_per_node:
+        return wanted_per_node if wanted_per_node <= node_gpus and gpus % wanted_per_node == 0 else 0
+    return next(each for each in range(min(gpus, node_gpus), 0, -1) if gpus % each == 0)

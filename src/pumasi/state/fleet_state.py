@@ -1,0 +1,146 @@
+"""The state of the fleet: everything the log says, in the shape decisions need it."""
+
+from bisect import bisect_left, insort
+
+from pumasi.events.facts import ReservationState
+from pumasi.model.access import Principal, Token
+from pumasi.model.fleet import GpuModel, Policy, Stage
+from pumasi.model.ids import GpuModelId, JobId, OwnerId, PoolId, PrincipalId, QueueId, SiteId
+from pumasi.model.jobs import Charge, JobState
+from pumasi.state import accounts
+from pumasi.state.accounts import Accounts
+from pumasi.state.occupancy import Occupancy
+from pumasi.state.records import (
+    Account,
+    Attempt,
+    Job,
+    OwnerRecord,
+    PoolRecord,
+    QueueRecord,
+    Request,
+    Reservation,
+    SiteRecord,
+)
+
+
+class FleetState:
+    """A fold over the log. Read it freely; only `state.fold.apply` may change it.
+
+    `jobs` holds every job that is not terminal; a terminal one leaves the state (its record goes to the archive).
+    `occupancy` and `books` are derived from the rest and never stored.
+    """
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.at_ms = 0
+        self.plan_name = ""
+        self.policy = Policy()
+        self.gpu_models: dict[GpuModelId, GpuModel] = {}
+        self.owners: dict[OwnerId, OwnerRecord] = {}
+        self.sites: dict[SiteId, SiteRecord] = {}
+        self.pools: dict[PoolId, PoolRecord] = {}
+        self.node_reasons: dict[tuple[PoolId, int], str] = {}
+        self.queues: dict[QueueId, QueueRecord] = {}
+        self.next_job: JobId = 1
+        self.jobs: dict[JobId, Job] = {}
+        self.active: dict[PoolId, dict[JobId, None]] = {}
+        self.reservations: dict[JobId, Reservation] = {}
+        self.requests: dict[str, Request] = {}
+        self.principals: dict[PrincipalId, Principal] = {}
+        self.tokens: dict[str, Token] = {}
+        self.occupancy: dict[PoolId, Occupancy] = {}
+        self.books: dict[PoolId, Accounts] = {}
+
+    # --- derived structures ------------------------------------------------------------------------------------------
+
+    def build_pool(self, pool: PoolId) -> None:
+        """Make a pool's occupancy and books from its declaration and from what runs on it (after it is declared anew)."""
+        declared = self.pools[pool].declared
+        before = self.occupancy.get(pool)
+        occupancy = Occupancy(
+            declared.nodes,
+            declared.gpus_per_node,
+            declared.nodes_per_rack,
+            declared.racks_per_block,
+            in_service=self.pools[pool].stage is Stage.IN_SERVICE,
+        )
+        self.occupancy[pool] = occupancy
+        self.books[pool] = {owner: Account(entitled=gpus) for owner, gpus in declared.entitlements.items()}
+        for job in self.active.setdefault(pool, {}):
+            attempt = self.jobs[job].attempts[-1]
+            occupancy.occupy(job, attempt.spans)
+            accounts.post(self.books[pool], self.jobs[job].owner, attempt.charges, 1)
+        for node, state in before.node_states.items() if before else ():
+            occupancy.set_node_state(node, state)
+        for reservation in self.reservations.values():
+            if reservation.pool == pool:
+                self.hold(reservation)
+        self.share_out(pool)
+
+    def share_out(self, pool: PoolId) -> None:
+        """Divide the pool's healthy GPUs among the entitled."""
+        entitlements = self.pools[pool].declared.entitlements
+        due = accounts.divide(self.occupancy[pool].capacity_gpus, entitlements)
+        for owner, gpus in due.items():
+            self.books[pool][owner].due = gpus
+
+    # --- jobs --------------------------------------------------------------------------------------------------------
+
+    def enter_waiting(self, job: Job, at_ms: int) -> None:
+        """Put a job among the waiting ones of its queue."""
+        job.waiting_since_ms = at_ms
+        insort(self.queues[job.spec.queue].waiting, job.order)
+
+    def leave_waiting(self, job: Job) -> None:
+        """Take a job from among the waiting ones of its queue."""
+        waiting = self.queues[job.spec.queue].waiting
+        del waiting[bisect_left(waiting, job.order)]
+
+    def finish(self, job: Job, state: JobState, at_ms: int) -> None:
+        """A job reaches its terminal state and leaves."""
+        job.state = state
+        job.ended_ms = at_ms
+        del self.jobs[job.id]
+
+    def use(self, queue: QueueId, pool: PoolId, gpus: int, at_ms: int) -> None:
+        """Count GPUs taken (positive) or given back (negative) in a queue and all above it."""
+        half_life_ms = self.policy.usage_half_life_seconds * 1000
+        name: QueueId | None = queue
+        while name is not None:
+            record = self.queues[name]
+            record.accrue(at_ms, half_life_ms)
+            record.gpus_in_use += gpus
+            record.in_use[pool] = in_pool = record.in_use.get(pool, 0) + gpus
+            if not in_pool:
+                del record.in_use[pool]
+            name = record.parent
+
+    def settle_credit(self, job: Job, attempt: Attempt, at_ms: int) -> None:
+        """Credit the lenders and debit the borrower for the time the present charges held."""
+        passed_ms = at_ms - attempt.charged_since_ms
+        for charge in attempt.charges:
+            if charge.owner != job.owner:
+                self.owners[charge.owner].credit_gpu_milliseconds += passed_ms * charge.gpus
+                self.owners[job.owner].credit_gpu_milliseconds -= passed_ms * charge.gpus
+
+    def charge(self, job: Job, attempt: Attempt, charges: tuple[Charge, ...], at_ms: int) -> None:
+        """Replace an allocation's charges."""
+        self.settle_credit(job, attempt, at_ms)
+        books = self.books[attempt.pool]
+        accounts.post(books, job.owner, attempt.charges, -1)
+        accounts.post(books, job.owner, charges, 1)
+        attempt.charges = charges
+        attempt.charged_since_ms = at_ms
+
+    # --- reservations ------------------------------------------------------------------------------------------------
+
+    def hold(self, reservation: Reservation) -> None:
+        """Hold a reservation's GPUs back and promise its charges."""
+        self.occupancy[reservation.pool].reserve(reservation.spans)
+        accounts.promise(self.books[reservation.pool], reservation.charges, 1)
+
+    def let_go(self, reservation: Reservation, state: ReservationState) -> None:
+        """End a reservation."""
+        reservation.state = state
+        self.occupancy[reservation.pool].unreserve(reservation.spans)
+        accounts.promise(self.books[reservation.pool], reservation.charges, -1)

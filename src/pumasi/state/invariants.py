@@ -1,0 +1,157 @@
+"""What must hold of every state. Checked after every step in tests and in the twin, sampled live.
+
+Each check recomputes from the jobs what the incremental counters claim, and yields one sentence per violation.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pumasi.model.ids import queue_owner
+from pumasi.model.jobs import JobState, gpus_on_each_node
+from pumasi.state.accounts import Accounts, post, promise
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.records import Account, Job
+
+
+def violations(state: FleetState) -> list[str]:
+    """Every violated invariant of the state, in words; empty when all hold."""
+    checks = (_gpus_once, _gangs, _charges, _books, _capacity, _queues, _waiting, _free_maps)
+    return [finding for check in checks for finding in check(state)]
+
+
+def _active_jobs(state: FleetState) -> list[Job]:
+    return [job for job in state.jobs.values() if job.state is JobState.ACTIVE]
+
+
+def _gpus_once(state: FleetState) -> Iterator[str]:
+    """D1: no GPU in two live allocations, and the holder of each is the job that has it."""
+    seen: set[tuple[str, int, int]] = set()
+    for job in _active_jobs(state):
+        attempt = job.attempts[-1]
+        occupancy = state.occupancy[attempt.pool]
+        for node, gpu in _gpus_of(job):
+            key = (attempt.pool, node, gpu)
+            if key in seen:
+                yield f"GPU {key} is in two live allocations"
+            seen.add(key)
+            if occupancy.holder(node, gpu) != job.id:
+                yield f"GPU {key} of job {job.id} is held by {occupancy.holder(node, gpu)}"
+    for pool, occupancy in state.occupancy.items():
+        expected = sum(1 for key in seen if key[0] == pool)
+        if occupancy.used_gpus != expected:
+            yield f"pool {pool}: {occupancy.used_gpus} GPUs counted in use, {expected} are"
+
+
+def _gpus_of(job: Job) -> Iterator[tuple[int, int]]:
+    for span in job.attempts[-1].spans:
+        for node in range(span.first, span.first + span.nodes):
+            for gpu in range(span.gpu_mask.bit_length()):
+                if span.gpu_mask >> gpu & 1:
+                    yield node, gpu
+
+
+def _gangs(state: FleetState) -> Iterator[str]:
+    """D4: a gang is complete, with the same number of GPUs on each node."""
+    for job in _active_jobs(state):
+        attempt = job.attempts[-1]
+        each = gpus_on_each_node(
+            job.spec.gpus, job.spec.gpus_per_node, state.pools[attempt.pool].declared.gpus_per_node
+        )
+        if attempt.gpus != job.spec.gpus or any(span.gpu_mask.bit_count() != each for span in attempt.spans):
+            yield f"job {job.id} asked {job.spec.gpus} GPUs, {each} a node, and has {attempt.spans}"
+
+
+def _charges(state: FleetState) -> Iterator[str]:
+    """Every GPU of an allocation counts on exactly one entitlement."""
+    for job in _active_jobs(state):
+        attempt = job.attempts[-1]
+        if sum(charge.gpus for charge in attempt.charges) != attempt.gpus:
+            yield f"job {job.id}: {attempt.gpus} GPUs, charged {attempt.charges}"
+
+
+def _books(state: FleetState) -> Iterator[str]:
+    """The books of every pool equal the sum of its live charges and reservations."""
+    for pool, books in state.books.items():
+        expected: Accounts = {
+            owner: Account(entitled=account.entitled, due=account.due) for owner, account in books.items()
+        }
+        for job in state.active[pool]:
+            record = state.jobs[job]
+            post(expected, record.owner, record.attempts[-1].charges, 1)
+        for reservation in state.reservations.values():
+            if reservation.pool == pool:
+                promise(expected, reservation.charges, 1)
+        if expected != books:
+            yield f"pool {pool}: books {books}, by the jobs {expected}"
+
+
+def _capacity(state: FleetState) -> Iterator[str]:
+    """Home and borrowed use fit the healthy GPUs, and what is due adds up to them."""
+    for pool, occupancy in state.occupancy.items():
+        books = state.books[pool].values()
+        used = sum(account.home + account.lent for account in books)
+        if used != occupancy.used_gpus or used > occupancy.capacity_gpus:
+            yield f"pool {pool}: {used} GPUs charged, {occupancy.used_gpus} used, {occupancy.capacity_gpus} healthy"
+        due = sum(account.due for account in books)
+        if due != occupancy.capacity_gpus:
+            yield f"pool {pool}: {due} GPUs due, {occupancy.capacity_gpus} healthy"
+
+
+def _queues(state: FleetState) -> Iterator[str]:
+    """A queue's use is the sum of the live allocations in it and below it."""
+    expected: dict[str, Counter[str]] = {queue: Counter() for queue in state.queues}
+    for job in _active_jobs(state):
+        name: str | None = job.spec.queue
+        while name is not None:
+            expected[name][job.attempts[-1].pool] += job.attempts[-1].gpus
+            name = state.queues[name].parent
+    for queue, record in state.queues.items():
+        if record.in_use != dict(expected[queue]) or record.gpus_in_use != expected[queue].total():
+            yield f"queue {queue}: {record.in_use} in use, by the jobs {dict(expected[queue])}"
+
+
+def _waiting(state: FleetState) -> Iterator[str]:
+    """The waiting lists hold exactly the waiting jobs, in order; reservations belong to waiting jobs."""
+    expected: dict[str, list[tuple[int, int]]] = {queue: [] for queue in state.queues}
+    for job in state.jobs.values():
+        if job.is_terminal:
+            yield f"job {job.id} is {job.state} and still in the state"
+        if job.state is JobState.WAITING:
+            expected[job.spec.queue].append(job.order)
+    for queue, record in state.queues.items():
+        if record.waiting != sorted(expected[queue]):
+            yield f"queue {queue}: its waiting list does not hold its waiting jobs in order"
+    for job_id in state.reservations:
+        if job_id not in state.jobs or state.jobs[job_id].state is not JobState.WAITING:
+            yield f"reservation for job {job_id}, which is not waiting"
+
+
+def _free_maps(state: FleetState) -> Iterator[str]:
+    """The free map of every pool agrees with its occupancy, mask by mask and count by count."""
+    for pool, occupancy in state.occupancy.items():
+        free = occupancy.free
+        if any(free.masks[node] & (occupancy.used[node] | occupancy.reserved[node]) for node in range(free.nodes)):
+            yield f"pool {pool}: a GPU is free and in use or reserved"
+        counted = sum(free.by_free[count].bit_count() * count for count in range(1, free.gpus_per_node + 1))
+        masked = sum(mask.bit_count() for mask in free.masks)
+        if not counted == masked == free.free_gpus:
+            yield f"pool {pool}: {free.free_gpus} free GPUs, {counted} by files, {masked} by masks"
+        if sum(free.rack_whole) != sum(free.block_whole) != free.by_free[free.gpus_per_node].bit_count():
+            yield f"pool {pool}: counts of wholly free nodes disagree"
+
+
+def over_lent(state: FleetState) -> list[str]:
+    """Ring-fences and lending limits that are exceeded. Holds after every cycle, not between a rule's change and the next."""
+    return [
+        f"pool {pool}: {owner} lends {account.lent} GPUs, limit {limit}"
+        for pool, books in state.books.items()
+        for owner, account in books.items()
+        if account.lent > (limit := lending_limit(state, owner, pool))
+    ]
+
+
+def lending_limit(state: FleetState, owner: str, pool: str) -> int:
+    """GPUs of its entitlement in a pool that an owner lets others use; 0 is a ring-fence."""
+    entitled = state.books[pool][owner].entitled
+    contract = state.owners[queue_owner(owner)].declared.lending
+    return contract.lending_limits.get(pool, entitled * contract.lendable_percent // 100)

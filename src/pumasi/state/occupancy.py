@@ -1,0 +1,129 @@
+"""Who holds which GPUs of a pool, which nodes take work, and what is free as a consequence."""
+
+from array import array
+
+from pumasi.events.facts import NodeState
+from pumasi.model.ids import JobId
+from pumasi.model.jobs import Span
+from pumasi.state.freemap import FreeMap
+
+NOBODY = 0
+
+
+class Occupancy:
+    """The GPUs of one pool. A GPU is free if its node is up and no job uses it or has it reserved.
+
+    `free` may be read and branched by the scheduler; it is changed only here. `used` and `reserved` are masks per node.
+    `capacity_gpus`: GPUs that count for entitlements: those of nodes that are up, and those still in use on drained ones.
+    """
+
+    __slots__ = ("_holder", "capacity_gpus", "free", "node_states", "reserved", "used", "used_gpus")
+
+    def __init__(
+        self, nodes: int, gpus_per_node: int, nodes_per_rack: int, racks_per_block: int, *, in_service: bool
+    ) -> None:
+        self.free = FreeMap(nodes, gpus_per_node, nodes_per_rack, racks_per_block)
+        self.used = array("H", bytes(2 * nodes))
+        self.reserved = array("H", bytes(2 * nodes))
+        self.node_states: dict[int, NodeState] = {}  # only nodes that are not up
+        self._holder = array("i", bytes(4 * nodes * gpus_per_node))
+        self.used_gpus = 0
+        self.capacity_gpus = 0
+        if in_service:
+            self.capacity_gpus = nodes * gpus_per_node
+            self.free.give(Span(0, nodes, self.free.full_mask))
+
+    def node_state(self, node: int) -> NodeState:
+        """Whether the node takes work."""
+        return self.node_states.get(node, NodeState.UP)
+
+    def jobs_on(self, node: int) -> list[JobId]:
+        """The jobs that hold GPUs of the node, in order of their numbers."""
+        each = self.free.gpus_per_node
+        return sorted(set(self._holder[node * each : (node + 1) * each]) - {NOBODY})
+
+    def holder(self, node: int, gpu: int) -> JobId:
+        """The job that holds the GPU, or NOBODY."""
+        return self._holder[node * self.free.gpus_per_node + gpu]
+
+    def occupy(self, job: JobId, spans: tuple[Span, ...]) -> None:
+        """Give free GPUs to a job."""
+        for span in spans:
+            self.free.take(span)
+            self._set_used(span, job)
+
+    def vacate(self, spans: tuple[Span, ...]) -> None:
+        """Take a job's GPUs back; free again unless their node is not up or they are reserved."""
+        for span in spans:
+            self._set_used(span, NOBODY)
+            self._give_back(span)
+
+    def reserve(self, spans: tuple[Span, ...]) -> None:
+        """Hold GPUs back from everyone, whether free now or still in use."""
+        for node, mask in _each_node(spans):
+            self.reserved[node] |= mask
+            self._take_free_part(node, mask)
+
+    def unreserve(self, spans: tuple[Span, ...]) -> None:
+        """End a reservation: what of it is not in use is free again."""
+        for node, mask in _each_node(spans):
+            self.reserved[node] &= ~mask
+            self._give_unused(node, mask)
+
+    def set_node_state(self, node: int, state: NodeState) -> None:
+        """Let a node take work or not. GPUs in use stay with their jobs."""
+        self.capacity_gpus -= self._node_capacity(node)
+        full = self.free.full_mask
+        self._take_free_part(node, full)
+        if state is NodeState.UP:
+            self.node_states.pop(node, None)
+            self._give_unused(node, full)
+        else:
+            self.node_states[node] = state
+        self.capacity_gpus += self._node_capacity(node)
+
+    def _node_capacity(self, node: int) -> int:
+        match self.node_state(node):
+            case NodeState.UP:
+                return self.free.gpus_per_node
+            case NodeState.DRAINED:
+                return self.used[node].bit_count()
+            case NodeState.DOWN:
+                return 0
+
+    def _set_used(self, span: Span, job: JobId) -> None:
+        each, mask, first, end = self.free.gpus_per_node, span.gpu_mask, span.first, span.first + span.nodes
+        if mask == self.free.full_mask:
+            self.used[first:end] = array("H", (mask if job else 0,)) * span.nodes
+            self._holder[first * each : end * each] = array("i", (job,)) * (span.nodes * each)
+        else:
+            for node in range(first, end):
+                self.used[node] = self.used[node] | mask if job else self.used[node] & ~mask
+                for gpu in range(each):
+                    if mask >> gpu & 1:
+                        self._holder[node * each + gpu] = job
+        self.used_gpus += span.gpus if job else -span.gpus
+
+    def _give_back(self, span: Span) -> None:
+        untouched = not self.node_states and not any(self.reserved[span.first : span.first + span.nodes])
+        if untouched:
+            self.free.give(span)
+            return
+        for node in range(span.first, span.first + span.nodes):
+            if self.node_state(node) is NodeState.DRAINED:
+                self.capacity_gpus -= span.gpu_mask.bit_count()
+            self._give_unused(node, span.gpu_mask)
+
+    def _give_unused(self, node: int, mask: int) -> None:
+        free = mask & ~self.used[node] & ~self.reserved[node]
+        if free and self.node_state(node) is NodeState.UP:
+            self.free.give(Span(node, 1, free))
+
+    def _take_free_part(self, node: int, mask: int) -> None:
+        free = mask & self.free.masks[node]
+        if free:
+            self.free.take(Span(node, 1, free))
+
+
+def _each_node(spans: tuple[Span, ...]) -> list[tuple[int, int]]:
+    return [(node, span.gpu_mask) for span in spans for node in range(span.first, span.first + span.nodes)]

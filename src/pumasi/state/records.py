@@ -1,0 +1,170 @@
+"""What the state keeps of each thing: the declared value and what the log has since said about it."""
+
+from msgspec import Struct, field
+
+from pumasi.events.facts import LinkState, ReservationState
+from pumasi.model.fleet import Owner, Pool, Queue, Site, Stage
+from pumasi.model.ids import JobId, OwnerId, PoolId, PrincipalId, QueueId, queue_owner
+from pumasi.model.jobs import (
+    TERMINAL_STATES,
+    AttemptState,
+    Charge,
+    JobSpec,
+    JobState,
+    Outcome,
+    Span,
+    StopCause,
+    span_gpus,
+)
+
+
+class Stop(Struct):
+    """An order to stop: why, since when, killed when, and for which job (0: none)."""
+
+    cause: StopCause
+    ordered_ms: int
+    kill_at_ms: int
+    claimant: JobId = 0
+
+
+class Attempt(Struct):
+    """One attempt of a job and its allocation. `charged_since_ms`: since when the present `charges` hold."""
+
+    number: int
+    state: AttemptState
+    pool: PoolId
+    spans: tuple[Span, ...]
+    charges: tuple[Charge, ...]
+    placed_ms: int
+    charged_since_ms: int
+    started_ms: int = 0
+    ended_ms: int = 0
+    stop: Stop | None = None
+    outcome: Outcome | None = None
+    exit_code: int = 0
+    signal: int = 0
+    detail: str = ""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs allocated."""
+        return span_gpus(self.spans)
+
+
+class Job(Struct):
+    """A job. `attempts`: all of them, oldest first; the last is live while the job is active."""
+
+    id: JobId
+    spec: JobSpec
+    by: PrincipalId
+    submitted_ms: int
+    state: JobState
+    waiting_since_ms: int
+    attempts: list[Attempt] = field(default_factory=list)
+    ended_ms: int = 0
+
+    @property
+    def owner(self) -> OwnerId:
+        """The owner whose queue it is in."""
+        return queue_owner(self.spec.queue)
+
+    @property
+    def live(self) -> Attempt | None:
+        """The live attempt, if the job is active."""
+        return self.attempts[-1] if self.state is JobState.ACTIVE else None
+
+    @property
+    def is_terminal(self) -> bool:
+        """True once nothing can happen to it any more."""
+        return self.state in TERMINAL_STATES
+
+    @property
+    def order(self) -> tuple[int, JobId]:
+        """Its place among the waiting jobs of its queue: higher priority first, then older."""
+        return (-self.spec.priority, self.id)
+
+
+class Account(Struct):
+    """An owner's books in a pool, in GPUs.
+
+    `due`: its entitlement, shrunk in proportion when the pool has faults. `home`: used by its own jobs on it. `lent`: used
+    by others on it. `promised`: held by reservations for its own jobs. `borrowed`: used by its jobs on others' entitlements.
+    """
+
+    entitled: int = 0
+    due: int = 0
+    home: int = 0
+    lent: int = 0
+    promised: int = 0
+    borrowed: int = 0
+
+    @property
+    def idle(self) -> int:
+        """What of the entitlement nobody uses or is promised; negative after faults or during a reclaim."""
+        return self.due - self.home - self.lent - self.promised
+
+
+class OwnerRecord(Struct):
+    """An owner. Credit grows by GPU-milliseconds lent and shrinks by those borrowed."""
+
+    declared: Owner
+    credit_gpu_milliseconds: int = 0
+
+
+class SiteRecord(Struct):
+    """A site and the link to its agent."""
+
+    declared: Site
+    link: LinkState = LinkState.UNENROLLED
+    public_key: str = ""
+    generation: int = 0
+    since_ms: int = 0
+
+
+class PoolRecord(Struct):
+    """A pool as declared and its stage. Its occupancy and accounts are kept beside it, in `FleetState`."""
+
+    declared: Pool
+    stage: Stage
+
+
+class QueueRecord(Struct):
+    """A queue: GPUs in use by it and all below it, per pool, and its decayed use of the past (GPU-milliseconds)."""
+
+    declared: Queue
+    parent: QueueId | None
+    children: list[QueueId] = field(default_factory=list)
+    waiting: list[tuple[int, JobId]] = field(default_factory=list)
+    in_use: dict[PoolId, int] = field(default_factory=dict)
+    gpus_in_use: int = 0
+    past_gpu_milliseconds: int = 0
+    past_until_ms: int = 0
+
+    def accrue(self, at_ms: int, half_life_ms: int) -> None:
+        """Bring the past use up to `at_ms`: add what is in use, and halve at every half-life boundary passed."""
+        passed = at_ms - self.past_until_ms
+        if passed <= 0:
+            return
+        halvings = at_ms // half_life_ms - self.past_until_ms // half_life_ms
+        self.past_gpu_milliseconds = (self.past_gpu_milliseconds >> halvings) + self.gpus_in_use * passed
+        self.past_until_ms = at_ms
+
+
+class Reservation(Struct):
+    """GPUs held for a waiting job, and the entitlements they will count on."""
+
+    job: JobId
+    pool: PoolId
+    spans: tuple[Span, ...]
+    charges: tuple[Charge, ...]
+    made_ms: int
+    due_ms: int
+    state: ReservationState = ReservationState.HELD
+
+
+class Request(Struct):
+    """An idempotent call that was answered: the hash of its body and the jobs it made."""
+
+    body_hash: str
+    at_ms: int
+    jobs: list[JobId]
