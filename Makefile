@@ -1,0 +1,83 @@
+# The one door to the house: every target prepares what it needs. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := src tests scripts $(wildcard bench)
+KEEP ?= 0
+TESTS ?= tests
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+# --- the environment -------------------------------------------------------------------------------------------------
+
+$(VENV)/.made: scripts/make_venv.sh requirements/debian.txt
+	@sh scripts/make_venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.made requirements/runtime.txt requirements/dev.txt pyproject.toml scripts/install.sh
+	@sh scripts/install.sh $(VENV) runtime
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@sh scripts/install.sh $(VENV) dev
+	@touch $@
+
+# --- what users type -------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## the whole fleet on this machine, one village custom, three minutes (KEEP=1 leaves it running)
+	@echo "demo: starting Pumasi on the Korean plan"
+	@$(BIN)/pumasi demo $(if $(filter 1,$(KEEP)),--keep)
+
+.PHONY: test
+test: $(VENV)/.dev ## all tests (TESTS=tests/plans for some)
+	@echo "test: pytest $(TESTS)"
+	@$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: check
+check: lint types layers test ## what must hold before a commit: format, lint, types, layers, tests
+
+.PHONY: bench
+bench: $(VENV)/.dev ## measure, write bench/results/*.json and print tables
+	@echo "bench: measuring; close what else runs on this machine"
+	@$(BIN)/python -m bench
+
+# --- the parts of check ----------------------------------------------------------------------------------------------
+
+.PHONY: lint types layers fmt
+lint: $(VENV)/.dev ## format and lint, changing nothing
+	@echo "lint: ruff format, ruff check"
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+
+types: $(VENV)/.dev ## mypy, strict
+	@echo "types: mypy --strict"
+	@$(BIN)/mypy
+
+layers: $(VENV)/.dev ## the import contracts
+	@echo "layers: import-linter"
+	@$(BIN)/lint-imports
+
+fmt: $(VENV)/.dev ## format, and mend what lint can mend
+	@$(BIN)/ruff check --fix $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+# --- housekeeping ----------------------------------------------------------------------------------------------------
+
+.PHONY: docs lock clean
+docs: $(VENV)/.dev ## draw the generated pages again
+	@$(BIN)/python scripts/draw_state_machines.py
+
+lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes (UPGRADE=1: to the newest)
+	@sh scripts/lock.sh $(BIN)/uv $(if $(filter 1,$(UPGRADE)),--upgrade)
+
+clean: ## remove what can be made again
+	@echo "clean: environment, caches, builds"
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
