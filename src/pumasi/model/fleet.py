@@ -138,6 +138,12 @@ class Pool(Struct, frozen=True, kw_only=True):
         return self.nodes * self.gpus_per_node
 
 
+def stage_of(pool: Pool, date: str) -> Stage:
+    """The furthest stage `pool` has reached by `date` (ISO, inclusive). Its plan alone makes a pool announced."""
+    reached = [stage for stage in Stage if stage in pool.stages and pool.stages[stage] <= date]
+    return reached[-1] if reached else Stage.ANNOUNCED
+
+
 class Quota(Struct, frozen=True, kw_only=True):
     """A queue's share of a pool in GPUs, as in Kueue. None: no limit of its own. Lending limit 0: ring-fenced."""
 
