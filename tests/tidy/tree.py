@@ -1,0 +1,53 @@
+"""What the tidy tests look at: the files of this checkout, and the Python ones parsed."""
+
+import ast
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
+
+_NOT_OURS = {"__pycache__", "build", "dist", "node_modules"}
+_BINARY = {".gz", ".ico", ".jpg", ".png", ".whl", ".woff2", ".zst"}
+
+
+@cache
+def python_files(folder: str) -> tuple[Path, ...]:
+    """The Python files below a folder of the checkout, sorted; none if it does not exist."""
+    return tuple(path for path in _walk(ROOT / folder) if path.suffix == ".py")
+
+
+@cache
+def text_files() -> tuple[Path, ...]:
+    """Every file a person may read or write, sorted: code, documents, settings."""
+    return tuple(path for path in _walk(ROOT) if path.suffix not in _BINARY)
+
+
+def markdown_files() -> tuple[Path, ...]:
+    """Every Markdown document, sorted."""
+    return tuple(path for path in text_files() if path.suffix == ".md")
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a Python file."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def module_name(path: Path) -> str:
+    """The dotted name a file under `src` is imported by."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def shown(path: Path) -> str:
+    """The path as a person at the root of the checkout would type it."""
+    return str(path.relative_to(ROOT))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in _NOT_OURS and (name == ".ci" or name[0] != "."))
+        yield from (Path(place, name) for name in sorted(files))
