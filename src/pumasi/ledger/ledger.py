@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct, field
 
-from pumasi.events.facts import AllocationRecharged, AttemptEnded, AttemptPlaced, Event
+from pumasi.events.facts import AllocationRecharged, AttemptEnded, AttemptPlaced, Event, StopOrdered
+from pumasi.ledger.reclaims import Reclaims
 from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import Charge
 
@@ -47,10 +48,12 @@ class Ledger(Struct):
     seq: int = 0
     posted: dict[TransferKey, int] = field(default_factory=dict)
     running: dict[JobId, OpenAllocation] = field(default_factory=dict)
+    reclaims: Reclaims = field(default_factory=Reclaims)
 
     def apply(self, event: Event) -> None:
         """Fold one fact of the log."""
         self.seq += 1
+        self.reclaims.apply(event, self._gpus(event))
         match event:
             case AttemptPlaced():
                 self.running[event.job] = OpenAllocation(event.queue, event.pool, event.charges, event.at_ms)
@@ -59,6 +62,11 @@ class Ledger(Struct):
                 self.running[event.job].charges = event.charges
             case AttemptEnded():
                 self._post(self.running.pop(event.job), event.at_ms)
+
+    def _gpus(self, event: Event) -> int:
+        if not isinstance(event, StopOrdered):
+            return 0
+        return sum(charge.gpus for charge in self.running[event.job].charges)
 
     def _post(self, allocation: OpenAllocation, until_ms: int) -> None:
         for key, gpu_milliseconds in transfers(allocation, until_ms):
@@ -91,13 +99,15 @@ def _days(from_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:
         from_ms = end
 
 
+Image = tuple[int, list[tuple[TransferKey, int]], dict[JobId, OpenAllocation], Reclaims]
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[int, list[tuple[TransferKey, int]], dict[JobId, OpenAllocation]])
+_decoder: msgspec.msgpack.Decoder[Image] = msgspec.msgpack.Decoder(Image)
 
 
 def save(ledger: Ledger) -> bytes:
     """The ledger as bytes that `load` reads."""
-    return _encoder.encode((ledger.seq, list(ledger.posted.items()), ledger.running))
+    return _encoder.encode((ledger.seq, list(ledger.posted.items()), ledger.running, ledger.reclaims))
 
 
 def load(body: bytes) -> Ledger:
@@ -105,5 +115,5 @@ def load(body: bytes) -> Ledger:
 
     :raises msgspec.MsgspecError: if the bytes are not a ledger of this version; fold the log instead.
     """
-    seq, posted, running = _decoder.decode(body)
-    return Ledger(seq, dict(posted), running)
+    seq, posted, running, reclaims = _decoder.decode(body)
+    return Ledger(seq, dict(posted), running, reclaims)

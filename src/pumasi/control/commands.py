@@ -1,0 +1,94 @@
+"""What can be asked of the control plane. Secrets are made by the caller; only their digests come here."""
+
+from msgspec import Struct
+
+from pumasi.events.facts import NodeState
+from pumasi.model.access import Principal, Token
+from pumasi.model.fleet import FleetPlan
+from pumasi.model.ids import JobId, PoolId, PrincipalId, SiteId
+from pumasi.model.jobs import JobSpec
+from pumasi.protocol.messages import Report
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """What all commands share: who asks."""
+
+    by: PrincipalId
+
+
+class SubmitJobs(Command, frozen=True, kw_only=True):
+    """Take jobs, all or none. Answered with their ids. `request`: idempotency key, "" for none; scoped by principal."""
+
+    specs: tuple[JobSpec, ...]
+    held: bool = False
+    request: str = ""
+    request_hash: str = ""
+
+
+class CancelJob(Command, frozen=True, kw_only=True):
+    """Cancel a job; an active one gets its notice signal and is killed after its grace."""
+
+    job: JobId
+
+
+class HoldJob(Command, frozen=True, kw_only=True):
+    """Keep a waiting job from starting."""
+
+    job: JobId
+
+
+class ReleaseJob(Command, frozen=True, kw_only=True):
+    """Let a held job wait again."""
+
+    job: JobId
+
+
+class SetNodeState(Command, frozen=True, kw_only=True):
+    """Drain, resume or give up nodes of a pool. A node that is down loses what it runs."""
+
+    pool: PoolId
+    nodes: tuple[int, ...]
+    state: NodeState
+    reason: str = ""
+
+
+class ApplyPlan(Command, frozen=True, kw_only=True):
+    """Make the fleet what the plan says, with the stages it gives for `as_of` (ISO date). `dry_run` changes nothing."""
+
+    plan: FleetPlan
+    as_of: str
+    dry_run: bool = False
+
+
+class DeclarePrincipal(Command, frozen=True, kw_only=True):
+    """Add a principal or replace its role bindings."""
+
+    principal: Principal
+
+
+class IssueToken(Command, frozen=True, kw_only=True):
+    """Record a token by its digest. `used_up`: the one-use token this one is given for."""
+
+    token: Token
+    used_up: str = ""
+
+
+class RevokeToken(Command, frozen=True, kw_only=True):
+    """Make a token worthless."""
+
+    digest: str
+
+
+class EnrolSite(Command, frozen=True, kw_only=True):
+    """An agent proved a one-use token (its digest) and the key it will sign with."""
+
+    site: SiteId
+    public_key: str
+    used_up: str
+
+
+class HearSite(Command, frozen=True, kw_only=True):
+    """A site's agent called; what it reports about runs of that site is recorded, what is stale is passed over."""
+
+    site: SiteId
+    reports: tuple[Report, ...] = ()

@@ -1,0 +1,122 @@
+"""Orders to the sites, made from durable facts. Memory only: an agent that asks from further back is told everything."""
+
+from collections.abc import Iterator, Set
+
+from msgspec import Struct, field
+
+from pumasi.events.facts import AttemptEnded, AttemptPlaced, Event, StopOrdered
+from pumasi.model.ids import SiteId
+from pumasi.model.jobs import AttemptState, StopCause
+from pumasi.protocol.messages import RunKey, StartOrder, StopOrder, SyncResponse
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.records import Attempt, Job
+
+
+class _Mailbox(Struct):
+    """Runs of a site with something new, each under the number of the newest fact about it."""
+
+    news: dict[RunKey, int] = field(default_factory=dict)
+
+
+class Mailboxes:
+    """One mailbox per site. `since_seq`: facts up to here were folded before the mailboxes existed."""
+
+    def __init__(self, since_seq: int) -> None:
+        self._since_seq = since_seq
+        self._boxes: dict[SiteId, _Mailbox] = {}
+        self.seq = since_seq
+
+    def post(self, state: FleetState, seq: int, event: Event) -> SiteId | None:
+        """Note what a durable fact means for a site; returns the site that has mail now, if any."""
+        self.seq = seq
+        if not isinstance(event, AttemptPlaced | StopOrdered | AttemptEnded):
+            return None
+        site = self._site_of(state, event)
+        if site is None or (isinstance(event, AttemptEnded) and event.by == f"site:{site}"):
+            return None
+        self._boxes.setdefault(site, _Mailbox()).news[RunKey(event.job, event.attempt)] = seq
+        return site
+
+    def _site_of(self, state: FleetState, event: AttemptPlaced | StopOrdered | AttemptEnded) -> SiteId | None:
+        if isinstance(event, AttemptPlaced):
+            return state.pools[event.pool].declared.site
+        key = RunKey(event.job, event.attempt)
+        known = next((site for site, box in self._boxes.items() if key in box.news), None)
+        if known is not None:
+            return known
+        job = state.jobs.get(event.job)
+        return state.pools[job.attempts[event.attempt - 1].pool].declared.site if job else None
+
+    def has_news(self, site: SiteId, after_seq: int) -> bool:
+        """True if the site's agent, which has acted on everything up to `after_seq`, has something to do."""
+        if after_seq < self._since_seq or after_seq > self.seq:
+            return True
+        box = self._boxes.get(site)
+        return box is not None and any(seq > after_seq for seq in box.news.values())
+
+    def collect(
+        self, state: FleetState, site: SiteId, after_seq: int, now_ms: int, undurable: Set[RunKey]
+    ) -> SyncResponse:
+        """What the site's agent is to do, and forget what it has acted on. Placements in `undurable` stay secret."""
+        if after_seq < self._since_seq or after_seq > self.seq:
+            return self._whole(state, site, now_ms, undurable)
+        box = self._boxes.setdefault(site, _Mailbox())
+        box.news = {run: seq for run, seq in box.news.items() if seq > after_seq}
+        starts: list[StartOrder] = []
+        stops: list[StopOrder] = []
+        for run in box.news:
+            _add_orders(_live(state, run), run, now_ms, starts, stops)
+        return SyncResponse(seq=self.seq, whole=False, starts=tuple(starts), stops=tuple(stops))
+
+    def _whole(self, state: FleetState, site: SiteId, now_ms: int, undurable: Set[RunKey]) -> SyncResponse:
+        starts: list[StartOrder] = []
+        stops: list[StopOrder] = []
+        for job in _active_at(state, site):
+            run = RunKey(job.id, job.attempts[-1].number)
+            if run not in undurable:
+                _add_orders(job, run, now_ms, starts, stops)
+        return SyncResponse(seq=self.seq, whole=True, starts=tuple(starts), stops=tuple(stops))
+
+
+def _active_at(state: FleetState, site: SiteId) -> Iterator[Job]:
+    for pool, jobs in state.active.items():
+        if state.pools[pool].declared.site == site:
+            yield from (state.jobs[job] for job in jobs)
+
+
+def _live(state: FleetState, run: RunKey) -> Job | None:
+    job = state.jobs.get(run.job)
+    return job if job and job.live and job.live.number == run.attempt else None
+
+
+def _add_orders(job: Job | None, run: RunKey, now_ms: int, starts: list[StartOrder], stops: list[StopOrder]) -> None:
+    """A run that should be: start it (no news if it is there) and pass on an order to stop. One that should not: end it."""
+    if job is None:
+        stops.append(StopOrder(run=run, cause=StopCause.CANCEL, kill_in_ms=0))
+        return
+    attempt = job.attempts[-1]
+    starts.append(start_order(job, attempt))
+    if attempt.stop is not None:
+        kill_in_ms = max(0, attempt.stop.kill_at_ms - now_ms)
+        stops.append(StopOrder(run=run, cause=attempt.stop.cause, kill_in_ms=kill_in_ms))
+
+
+def start_order(job: Job, attempt: Attempt) -> StartOrder:
+    """All an engine needs to start the attempt."""
+    spec = job.spec
+    return StartOrder(
+        run=RunKey(job.id, attempt.number),
+        name=spec.name,
+        user=job.by,
+        queue=spec.queue,
+        pool=attempt.pool,
+        spans=attempt.spans,
+        script=spec.script,
+        environment=spec.environment,
+        working_directory=spec.working_directory,
+        stdout=spec.stdout,
+        stderr=spec.stderr,
+        time_limit_seconds=spec.time_limit_seconds,
+        notice_signal=spec.notice_signal,
+        was_running=attempt.state is AttemptState.RUNNING or attempt.started_ms > 0,
+    )

@@ -1,0 +1,174 @@
+"""The control plane: one synchronous object that folds facts, answers commands and runs the cycle.
+
+Live and in the twin alike. It does no I/O of its own but through its log: facts are applied in memory at once and
+staged; whoever drives it makes them durable and only then answers the caller or wakes an agent (see ADR 0005).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct, field
+
+from pumasi.control import commands, job_commands, people_commands, plan_command, site_commands
+from pumasi.control.decisions import Answer
+from pumasi.control.mailboxes import Mailboxes
+from pumasi.control.refusals import Refusal
+from pumasi.events.facts import AttemptEnded, AttemptPlaced, Event, JobCancelled, LinkState, SiteSilent
+from pumasi.ledger import ledger as ledgers
+from pumasi.ledger.ledger import Ledger
+from pumasi.model.ids import JobId, SiteId
+from pumasi.ports.clock import Clock
+from pumasi.ports.event_log import EventLog, Snapshot
+from pumasi.protocol.messages import RunKey, SyncResponse
+from pumasi.scheduler.plan import plan
+from pumasi.scheduler.reasons import Reasons
+from pumasi.state import snapshot as snapshots
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.fold import apply
+from pumasi.state.records import Job
+
+_HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
+    commands.SubmitJobs: job_commands.submit,
+    commands.CancelJob: job_commands.cancel,
+    commands.HoldJob: job_commands.hold,
+    commands.ReleaseJob: job_commands.release,
+    commands.SetNodeState: site_commands.set_node_state,
+    commands.ApplyPlan: plan_command.apply_plan,
+    commands.DeclarePrincipal: people_commands.declare_principal,
+    commands.IssueToken: people_commands.issue_token,
+    commands.RevokeToken: people_commands.revoke_token,
+    commands.EnrolSite: site_commands.enrol,
+    commands.HearSite: site_commands.hear,
+}
+
+
+class Staged(Struct):
+    """Facts applied but not yet durable, and the jobs they ended. `first_seq`: the number of the first."""
+
+    first_seq: int
+    events: list[Event] = field(default_factory=list)
+    ended: list[Job] = field(default_factory=list)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last fact."""
+        return self.first_seq + len(self.events) - 1
+
+
+class ControlPlane:
+    """State, ledger and reasons, kept up to date; read them freely, change them only by `execute` and `cycle`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.state = FleetState()
+        self.ledger = Ledger()
+        self.reasons: dict[JobId, Reasons] = {}
+        self.durable_seq = 0
+        self._staged = Staged(1)
+        self._heard_ms: dict[SiteId, int] = {}
+        self._mailboxes = Mailboxes(0)
+        self._undurable: set[RunKey] = set()  # placements no site may hear of yet
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    def recover(self, log: EventLog) -> None:
+        """Fold the newest snapshot and all facts after it. Sites get the usual time to be heard from again."""
+        saved = log.load_snapshot()
+        if saved is not None:
+            self.state = snapshots.load(saved.parts["state"])
+            self.ledger = ledgers.load(saved.parts["ledger"])
+        for _, event in log.read(self.state.seq):
+            apply(self.state, event)
+            self.ledger.apply(event)
+        self.durable_seq = self.state.seq
+        self._staged = Staged(self.state.seq + 1)
+        self._mailboxes = Mailboxes(self.state.seq)
+        self._heard_ms = dict.fromkeys(self.state.sites, self.clock.now_ms())
+
+    def snapshot(self) -> Snapshot:
+        """The present state as bytes. Call it only when nothing is staged."""
+        assert not self._staged.events, "a snapshot must not hold facts that the log does not"
+        parts = {"state": snapshots.save(self.state), "ledger": ledgers.save(self.ledger)}
+        return Snapshot(self.state.seq, parts)
+
+    # --- commands and the cycle --------------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """The fleet's time; never before the last fact."""
+        return max(self.clock.now_ms(), self.state.at_ms)
+
+    def execute(self, command: commands.Command) -> Any:
+        """Carry out a command.
+
+        :returns: its result, which may be told once `durable_seq` has reached today's `state.seq`; or a `Refusal`, after
+            which nothing has changed.
+        """
+        now_ms = self.now_ms()
+        if isinstance(command, commands.HearSite | commands.EnrolSite):
+            self._heard_ms[command.site] = now_ms
+        answer = _HANDLERS[type(command)](self.state, command, now_ms)
+        if isinstance(answer, Refusal):
+            return answer
+        self._stage(answer.events)
+        return answer.result
+
+    def cycle(self) -> int:
+        """Look for silent sites, plan, and stage what the plan says; returns how many facts that made."""
+        now_ms = self.now_ms()
+        self._stage(self._silent_sites(now_ms))
+        made = plan(self.state, now_ms)
+        self._stage(made.events)
+        self.reasons = made.reasons
+        return len(made.events)
+
+    def _silent_sites(self, now_ms: int) -> list[Event]:
+        patience_ms = self.state.policy.link_silent_seconds * 1000
+        return [
+            SiteSilent(at_ms=now_ms, by="control", site=site)
+            for site, record in self.state.sites.items()
+            if record.link is LinkState.CONNECTED and now_ms - self._heard_ms.get(site, 0) > patience_ms
+        ]
+
+    def _stage(self, events: Sequence[Event]) -> None:
+        for event in events:
+            leaving = self.state.jobs.get(event.job) if isinstance(event, AttemptEnded | JobCancelled) else None
+            apply(self.state, event)
+            self.ledger.apply(event)
+            self._staged.events.append(event)
+            if isinstance(event, AttemptPlaced):
+                self._undurable.add(RunKey(event.job, event.attempt))
+            if leaving is not None and leaving.is_terminal:
+                self._staged.ended.append(leaving)
+
+    # --- durability and mail -----------------------------------------------------------------------------------------
+
+    def take_staged(self) -> Staged:
+        """The facts to make durable now; the next ones gather behind them."""
+        staged, self._staged = self._staged, Staged(self.state.seq + 1)
+        return staged
+
+    def made_durable(self, staged: Staged) -> set[SiteId]:
+        """Note that staged facts are on disk; returns the sites that have mail because of them."""
+        for event in staged.events:
+            if isinstance(event, AttemptPlaced):
+                self._undurable.discard(RunKey(event.job, event.attempt))
+        sites = {
+            self._mailboxes.post(self.state, seq, event) for seq, event in enumerate(staged.events, staged.first_seq)
+        }
+        self.durable_seq = max(self.durable_seq, staged.last_seq)
+        return {site for site in sites if site is not None}
+
+    def has_mail(self, site: SiteId, after_seq: int) -> bool:
+        """True if the site's agent has something to do that it has not been told."""
+        return self._mailboxes.has_news(site, after_seq)
+
+    def mail(self, site: SiteId, after_seq: int) -> SyncResponse:
+        """What the site's agent is to do. Only what is durable is ever ordered."""
+        return self._mailboxes.collect(self.state, site, after_seq, self.now_ms(), self._undurable)
+
+    def flush(self, log: EventLog) -> set[SiteId]:
+        """Make everything staged durable, here and now (the twin and tests; the live service does it in groups)."""
+        staged = self.take_staged()
+        if staged.events:
+            log.append(staged.events, staged.ended)
+        return self.made_durable(staged)

@@ -1,0 +1,214 @@
+"""The live driver of a control plane: one event loop thread that owns the state, one thread that writes the log.
+
+Commands are carried out as they come. Their facts gather while the previous group is being written; then the next group
+goes to disk in one transaction, and everyone in it is answered (group commit). If the log breaks, the service stops and
+stays stopped: on restart the state is folded from what is on disk.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from pumasi.control.commands import Command, HearSite
+from pumasi.control.plane import ControlPlane
+from pumasi.control.refusals import Refusal
+from pumasi.events.facts import Event
+from pumasi.model.ids import SiteId
+from pumasi.ports.event_log import JobStore, LogBroken
+from pumasi.protocol.messages import LogChunk, LogRequest, RunKey, SyncRequest, SyncResponse
+
+CYCLE_SECONDS = 1.0  # a fact that needs a new plan is never older than this when the plan is made
+CYCLE_REST = 3  # after a cycle of t seconds the loop belongs to callers for at least CYCLE_REST * t
+CYCLE_REST_SECONDS_MIN = 0.05
+SNAPSHOT_EVERY_FACTS = 200_000  # some 2 s of replay on restart
+EVENT_PAGE = 1000
+
+
+class _LogWait(Struct):
+    """A reader of a run's output and the request its site is to answer."""
+
+    site: SiteId
+    request: LogRequest
+    answer: "asyncio.Future[LogChunk]"
+
+
+class Service:
+    """What the API calls. All methods run on the event loop's thread and none blocks it."""
+
+    def __init__(self, plane: ControlPlane, store: JobStore) -> None:
+        self.plane = plane
+        self.store = store
+        self.broken: LogBroken | None = None
+        self.cycle_milliseconds = 0
+        self.cycles = 0
+        self._staged = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._mail = {site: asyncio.Event() for site in plane.state.sites}
+        self._log_waits: dict[str, _LogWait] = {}
+        self._snapshot_seq = plane.state.seq
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Service"]:
+        """Commit groups and run cycles while the context is open; on leaving, everything staged is on disk."""
+        tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._run_cycles())]
+        try:
+            yield self
+        finally:
+            for task in reversed(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self.broken is None:
+                self.plane.flush(self.store)
+                self._save_snapshot()
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def do(self, command: Command) -> Any:
+        """Carry out a command; returns its result once it is on disk, or a Refusal.
+
+        :raises LogBroken: if it could not be made durable.
+        """
+        result = self.plane.execute(command)
+        if isinstance(result, Refusal):
+            return result
+        await self.durable(self.plane.state.seq)
+        return result
+
+    async def durable(self, seq: int) -> None:
+        """Return when all facts up to `seq` are on disk."""
+        if self.plane.durable_seq < seq:
+            self._staged.set()
+        while self.plane.durable_seq < seq:
+            if self.broken is not None:
+                raise self.broken
+            await asyncio.shield(self._committed)
+
+    async def _commit_groups(self) -> None:
+        while self.broken is None:
+            await self._staged.wait()
+            self._staged.clear()
+            staged = self.plane.take_staged()
+            if not staged.events:
+                continue
+            try:
+                await asyncio.to_thread(self.store.append, staged.events, staged.ended)
+            except LogBroken as error:
+                self.broken = error
+            else:
+                self._wake_sites(self.plane.made_durable(staged))
+                self._changed.set()
+            committed, self._committed = self._committed, asyncio.get_running_loop().create_future()
+            committed.set_result(None)
+
+    def _wake_sites(self, sites: set[SiteId]) -> None:
+        for site in sites:
+            self._mail_event(site).set()
+
+    def _mail_event(self, site: SiteId) -> asyncio.Event:
+        return self._mail.setdefault(site, asyncio.Event())
+
+    # --- the cycle ---------------------------------------------------------------------------------------------------
+
+    async def _run_cycles(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            made = self.plane.cycle()
+            took_seconds = loop.time() - began
+            self.cycles += 1
+            self.cycle_milliseconds = round(took_seconds * 1000)
+            if made:
+                self._staged.set()
+            await self._maybe_snapshot()
+            await asyncio.sleep(max(CYCLE_REST_SECONDS_MIN, CYCLE_REST * took_seconds))
+            await self._wait_for_change(CYCLE_SECONDS)
+
+    async def _wait_for_change(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._changed.clear()
+
+    async def _maybe_snapshot(self) -> None:
+        if self.plane.state.seq - self._snapshot_seq < SNAPSHOT_EVERY_FACTS:
+            return
+        await self.durable(self.plane.state.seq)
+        if self.plane.durable_seq == self.plane.state.seq:
+            self._save_snapshot()
+
+    def _save_snapshot(self) -> None:
+        if self.plane.state.seq > self._snapshot_seq:
+            self.store.save_snapshot(self.plane.snapshot())
+            self._snapshot_seq = self.plane.state.seq
+
+    # --- agents ------------------------------------------------------------------------------------------------------
+
+    async def sync(self, site: SiteId, request: SyncRequest) -> SyncResponse | Refusal:
+        """Take an agent's reports (on disk when this returns) and answer when there is something to do, or after its wait."""
+        for chunk in request.log_chunks:
+            self._answer_log(site, chunk)
+        refusal = await self.do(HearSite(by=f"site:{site}", site=site, reports=request.reports))
+        if isinstance(refusal, Refusal):
+            return refusal
+        await self._wait_for_mail(site, request)
+        mail = self.plane.mail(site, request.after_seq)
+        requests = tuple(wait.request for wait in self._log_waits.values() if wait.site == site)
+        return SyncResponse(seq=mail.seq, whole=mail.whole, starts=mail.starts, stops=mail.stops, log_requests=requests)
+
+    async def _wait_for_mail(self, site: SiteId, request: SyncRequest) -> None:
+        event = self._mail_event(site)
+        try:
+            async with asyncio.timeout(request.wait_seconds):
+                while not self._has_mail(site, request.after_seq):
+                    event.clear()
+                    await event.wait()
+        except TimeoutError:
+            return
+
+    def _has_mail(self, site: SiteId, after_seq: int) -> bool:
+        return self.plane.has_mail(site, after_seq) or any(wait.site == site for wait in self._log_waits.values())
+
+    # --- output of runs ----------------------------------------------------------------------------------------------
+
+    async def read_log(self, site: SiteId, run: RunKey, stream: str, offset: int, limit: int) -> LogChunk:
+        """Ask a site for a piece of a run's output.
+
+        :raises TimeoutError: if it does not answer within 10 seconds (it may be out of touch).
+        """
+        request = LogRequest(id=secrets.token_hex(8), run=run, stream=stream, offset=offset, limit=limit)
+        wait = _LogWait(site, request, asyncio.get_running_loop().create_future())
+        self._log_waits[request.id] = wait
+        self._mail_event(site).set()
+        try:
+            async with asyncio.timeout(10):
+                return await wait.answer
+        finally:
+            del self._log_waits[request.id]
+
+    def _answer_log(self, site: SiteId, chunk: LogChunk) -> None:
+        wait = self._log_waits.get(chunk.id)
+        if wait is not None and wait.site == site and not wait.answer.done():
+            wait.answer.set_result(chunk)
+
+    # --- facts as they happen ----------------------------------------------------------------------------------------
+
+    async def events_after(self, seq: int) -> AsyncIterator[tuple[int, Event]]:
+        """Every durable fact after `seq`, then new ones as they are committed, without end."""
+        while True:
+            page = await asyncio.to_thread(self._page, seq)
+            for number, event in page:
+                yield number, event
+                seq = number
+            if not page:
+                await self.durable(seq + 1)
+
+    def _page(self, seq: int) -> list[tuple[int, Event]]:
+        return list(self.store.read(seq, EVENT_PAGE))

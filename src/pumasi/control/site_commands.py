@@ -1,0 +1,155 @@
+"""What agents and operators say of sites, nodes and runs: reconciling what is desired with what is reported."""
+
+from pumasi.control.commands import EnrolSite, HearSite, SetNodeState
+from pumasi.control.decisions import Answer, Decision
+from pumasi.control.refusals import Refusal, RefusalKind, not_found
+from pumasi.events.facts import (
+    AttemptEnded,
+    AttemptStarted,
+    Event,
+    LinkState,
+    NodeChanged,
+    NodeState,
+    SiteConnected,
+    SiteEnrolled,
+    TokenRevoked,
+)
+from pumasi.model.hostlist import node_name
+from pumasi.model.ids import SiteId
+from pumasi.model.jobs import AttemptState, JobState, Outcome, StopCause
+from pumasi.protocol.messages import Report, RunEnded, RunKey
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.records import Attempt, Job
+
+
+def enrol(state: FleetState, command: EnrolSite, now_ms: int) -> Answer:
+    """Bind a key to the site and use the token up. The API has checked token and proof."""
+    record = state.sites.get(command.site)
+    if record is None:
+        return not_found("site", command.site)
+    if command.used_up not in state.tokens:
+        return Refusal(kind=RefusalKind.DENIED, code="token-used", detail="this enrolment token has been used")
+    generation = record.generation + 1
+    events = (
+        TokenRevoked(at_ms=now_ms, by=command.by, digest=command.used_up),
+        SiteEnrolled(
+            at_ms=now_ms, by=command.by, site=command.site, public_key=command.public_key, generation=generation
+        ),
+    )
+    return Decision(events, generation)
+
+
+def hear(state: FleetState, command: HearSite, now_ms: int) -> Answer:
+    """The site is there; fold what it reports. A report about an attempt that is not live changes nothing."""
+    record = state.sites.get(command.site)
+    if record is None:
+        return not_found("site", command.site)
+    events: list[Event] = []
+    if record.link is LinkState.SILENT:
+        events.append(SiteConnected(at_ms=now_ms, by=command.by, site=command.site))
+    started: set[int] = set()
+    ended: set[int] = set()
+    for report in command.reports:
+        events += _reported(state, command.site, report, now_ms, started, ended)
+    return Decision(tuple(events))
+
+
+def _reported(
+    state: FleetState, site: SiteId, report: Report, now_ms: int, started: set[int], ended: set[int]
+) -> list[Event]:
+    """The fact in a report, unless it is stale, a repeat within the call, or about another site's run."""
+    run = report.run
+    job = state.jobs.get(run.job)
+    live = job.live if job else None
+    if job is None or live is None or live.number != run.attempt or job.id in ended:
+        return []
+    if state.pools[live.pool].declared.site != site:
+        return []
+    by = f"site:{site}"
+    if isinstance(report, RunEnded):
+        ended.add(job.id)
+        return [end_attempt(state, job, report, now_ms, by)]
+    if live.started_ms or job.id in started or live.state is AttemptState.RUNNING:
+        return []
+    started.add(job.id)
+    return [AttemptStarted(at_ms=now_ms, by=by, job=job.id, attempt=live.number)]
+
+
+def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: str) -> AttemptEnded:
+    """The fact that the live attempt of a job ended, and what becomes of the job."""
+    live = job.attempts[-1]
+    return AttemptEnded(
+        at_ms=now_ms,
+        by=by,
+        job=job.id,
+        attempt=live.number,
+        outcome=report.outcome,
+        job_state=_becomes(job, live, report, state.policy.requeue_limit),
+        exit_code=report.exit_code,
+        signal=report.signal,
+        detail=report.detail,
+    )
+
+
+# What becomes of a job whose attempt ended so: (if it may run again, if not).
+_AFTER: dict[Outcome, tuple[JobState, JobState]] = {
+    Outcome.TIME_LIMIT: (JobState.EXPIRED, JobState.EXPIRED),
+    Outcome.CANCELLED: (JobState.CANCELLED, JobState.CANCELLED),
+    Outcome.RECLAIMED: (JobState.WAITING, JobState.CANCELLED),
+    Outcome.DRAINED: (JobState.WAITING, JobState.CANCELLED),
+    Outcome.NODE_FAILED: (JobState.WAITING, JobState.FAILED),
+    Outcome.NEVER_STARTED: (JobState.WAITING, JobState.FAILED),
+    Outcome.LOST: (JobState.WAITING, JobState.UNKNOWN_OUTCOME),
+}
+
+
+def _becomes(job: Job, live: Attempt, report: RunEnded, requeue_limit: int) -> JobState:
+    if live.stop is not None and live.stop.cause is StopCause.CANCEL:
+        return JobState.CANCELLED
+    if report.outcome is Outcome.COMPLETED:
+        return JobState.SUCCEEDED if report.exit_code == 0 and report.signal == 0 else JobState.FAILED
+    again, otherwise = _AFTER[report.outcome]
+    may_run_again = job.spec.requeue or report.outcome is Outcome.NEVER_STARTED
+    return again if may_run_again and live.number <= requeue_limit else otherwise
+
+
+def set_node_state(state: FleetState, command: SetNodeState, now_ms: int) -> Answer:
+    """Change nodes; what ran on a node that is down has failed with it."""
+    if command.pool not in state.pools:
+        return not_found("pool", command.pool)
+    nodes = state.pools[command.pool].declared.nodes
+    unknown = [node for node in command.nodes if not 0 <= node < nodes]
+    if unknown:
+        return not_found("node", node_name(command.pool, unknown[0]))
+    events: list[Event] = []
+    occupancy = state.occupancy[command.pool]
+    failed: dict[int, None] = {}
+    for node in dict.fromkeys(command.nodes):
+        if occupancy.node_state(node) is command.state:
+            continue
+        events.append(
+            NodeChanged(
+                at_ms=now_ms, by=command.by, pool=command.pool, node=node, state=command.state, reason=command.reason
+            )
+        )
+        if command.state is NodeState.DOWN:
+            failed.update(dict.fromkeys(occupancy.jobs_on(node)))
+    return Decision((*_fail(state, list(failed), now_ms, command), *events))
+
+
+def _fail(state: FleetState, jobs: list[int], now_ms: int, command: SetNodeState) -> list[Event]:
+    detail = command.reason or "a node of the allocation went down"
+    return [
+        end_attempt(
+            state,
+            state.jobs[job],
+            RunEnded(run=_run_key(state.jobs[job]), outcome=Outcome.NODE_FAILED, detail=detail),
+            now_ms,
+            command.by,
+        )
+        for job in jobs
+    ]
+
+
+def _run_key(job: Job) -> RunKey:
+    return RunKey(job.id, job.attempts[-1].number)

@@ -1,0 +1,68 @@
+"""Compliance: every reclaim from the ask to the start, against the window the lending contract promised."""
+
+from msgspec import Struct, field
+
+from pumasi.events.facts import Event, ReservationEnded, ReservationMade, ReservationState, StopOrdered
+from pumasi.model.ids import JobId, OwnerId, PoolId
+
+
+class Reclaim(Struct):
+    """One reclaim. Times are Unix milliseconds; `settled_ms` is 0 while GPUs are still awaited.
+
+    `victims` lost `evicted_gpus` so that `claimant` got `gpus`. `fulfilled` is False if the claimant no longer needed them.
+    """
+
+    claimant: JobId
+    owner: OwnerId = ""
+    pool: PoolId = ""
+    gpus: int = 0
+    asked_ms: int = 0
+    made_ms: int = 0
+    due_ms: int = 0
+    settled_ms: int = 0
+    fulfilled: bool = False
+    evicted_gpus: int = 0
+    victims: list[JobId] = field(default_factory=list)
+
+    @property
+    def promised_milliseconds(self) -> int:
+        """The reclaim window of the lending contract."""
+        return self.due_ms - self.made_ms
+
+    @property
+    def took_milliseconds(self) -> int:
+        """From the ask until the claimant was given its GPUs."""
+        return self.settled_ms - self.asked_ms
+
+    @property
+    def kept(self) -> bool:
+        """True if the promise was kept."""
+        return self.fulfilled and self.took_milliseconds <= self.promised_milliseconds
+
+
+class Reclaims(Struct):
+    """All reclaims: the open ones by claimant, the settled ones in order."""
+
+    open: dict[JobId, Reclaim] = field(default_factory=dict)
+    settled: list[Reclaim] = field(default_factory=list)
+
+    def apply(self, event: Event, victim_gpus: int) -> None:
+        """Fold one fact. `victim_gpus`: GPUs of the attempt, if the fact is a stop order."""
+        match event:
+            case StopOrdered(claimant=claimant) if claimant:
+                reclaim = self.open.setdefault(claimant, Reclaim(claimant))
+                reclaim.victims.append(event.job)
+                reclaim.evicted_gpus += victim_gpus
+            case ReservationMade():
+                self._made(event)
+            case ReservationEnded() if event.job in self.open:
+                reclaim = self.open.pop(event.job)
+                reclaim.settled_ms = event.at_ms
+                reclaim.fulfilled = event.state is ReservationState.FULFILLED
+                self.settled.append(reclaim)
+
+    def _made(self, event: ReservationMade) -> None:
+        reclaim = self.open.setdefault(event.job, Reclaim(event.job))
+        reclaim.owner, reclaim.pool = event.charges[0].owner, event.pool
+        reclaim.gpus = sum(charge.gpus for charge in event.charges)
+        reclaim.asked_ms, reclaim.made_ms, reclaim.due_ms = event.asked_ms, event.at_ms, event.due_ms
