@@ -1,0 +1,100 @@
+"""A log in memory, for tests and the twin. It keeps bytes, as the others do, so that nothing it returns is shared."""
+
+from collections.abc import Iterator, Sequence
+
+from pumasi.adapters.records import decode_fact, decode_job, encode_facts, encode_jobs
+from pumasi.events.facts import Event
+from pumasi.model.ids import JobId, QueueId
+from pumasi.ports.event_log import JobFilter, LogBroken, Snapshot
+from pumasi.state.records import Job
+
+
+class MemoryLog:
+    """Implements `JobStore`. Gone with the process."""
+
+    def __init__(self) -> None:
+        self._facts: list[bytes] = []
+        self._ended: dict[JobId, bytes] = {}
+        self._snapshot: Snapshot | None = None
+        self._broken = ""
+
+    def last_seq(self) -> int:
+        """The number of the last fact; 0 if there is none."""
+        self._refuse_if_broken()
+        return len(self._facts)
+
+    def append(self, events: Sequence[Event], ended: Sequence[Job] = ()) -> int:
+        """Add facts and the records of jobs they ended; all or nothing."""
+        self._refuse_if_broken()
+        facts, records = encode_facts(events), encode_jobs(ended)
+        archived = {job.id: record for job, record in zip(ended, records, strict=True)}
+        if len(archived) < len(ended) or not archived.keys().isdisjoint(self._ended):
+            self._broken = f"a job ended twice among {sorted(archived)}"
+            self._refuse_if_broken()
+        self._facts.extend(facts)
+        self._ended.update(archived)
+        return len(self._facts)
+
+    def read(self, after_seq: int, limit: int | None = None) -> Iterator[tuple[int, Event]]:
+        """Facts after `after_seq` that are there now, in order, with their numbers."""
+        self._refuse_if_broken()
+        last = len(self._facts) if limit is None else min(len(self._facts), after_seq + limit)
+        for seq in range(after_seq + 1, last + 1):
+            yield seq, decode_fact(seq, self._facts[seq - 1])
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot in place of the one before."""
+        self._refuse_if_broken()
+        if snapshot.seq > len(self._facts):
+            raise ValueError(f"a snapshot of {snapshot.seq} facts; the log has {len(self._facts)}")
+        self._snapshot = Snapshot(snapshot.seq, dict(snapshot.parts))
+
+    def load_snapshot(self) -> Snapshot | None:
+        """The newest snapshot."""
+        self._refuse_if_broken()
+        return self._snapshot
+
+    def close(self) -> None:
+        """Refuse all later calls."""
+        self._broken = self._broken or "it is closed"
+
+    def get(self, job: JobId) -> Job | None:
+        """The record of an ended job."""
+        self._refuse_if_broken()
+        record = self._ended.get(job)
+        return None if record is None else decode_job(record)
+
+    def page(self, wanted: JobFilter, before: JobId | None, limit: int) -> list[Job]:
+        """At most `limit` records, newest number first, below `before`."""
+        self._refuse_if_broken()
+        page: list[Job] = []
+        for number in sorted(self._ended, reverse=True):
+            if len(page) >= limit:
+                break
+            if before is None or number < before:
+                job = decode_job(self._ended[number])
+                page += [job] if _matches(wanted, job) else []
+        return page
+
+    def count(self) -> int:
+        """How many jobs have ended."""
+        self._refuse_if_broken()
+        return len(self._ended)
+
+    def _refuse_if_broken(self) -> None:
+        if self._broken:
+            raise LogBroken(f"the log in memory takes no more calls: {self._broken}")
+
+
+def _matches(wanted: JobFilter, job: Job) -> bool:
+    return (
+        (not wanted.queues or any(_is_within(job.spec.queue, queue) for queue in wanted.queues))
+        and (not wanted.states or job.state in wanted.states)
+        and (not wanted.by or job.by == wanted.by)
+        and (wanted.ended_from_ms is None or job.ended_ms >= wanted.ended_from_ms)
+        and (wanted.ended_until_ms is None or job.ended_ms < wanted.ended_until_ms)
+    )
+
+
+def _is_within(queue: QueueId, ancestor: QueueId) -> bool:
+    return queue == ancestor or queue.startswith(f"{ancestor}/")

@@ -1,0 +1,1 @@
+"""The test kit that ships with Pumasi: conformance suites and controllable stand-ins. Only tests import it."""
