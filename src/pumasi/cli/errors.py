@@ -2,6 +2,17 @@
 
 from enum import IntEnum
 
+from pumasi.client.errors import (
+    Conflict,
+    Denied,
+    InvalidRequest,
+    NotFound,
+    PumasiError,
+    Refused,
+    TimedOut,
+    Unreachable,
+)
+
 
 class ExitCode(IntEnum):
     """What the exit code of `pumasi` means; listed for users in docs/reference/exit-codes.md."""
@@ -34,3 +45,23 @@ class CommandError(Exception):
         self.code = code
         self.hint = hint
         self.lines = lines
+
+
+_BY_KIND: dict[type[PumasiError], tuple[ExitCode, str]] = {
+    InvalidRequest: (ExitCode.USAGE, ""),
+    NotFound: (ExitCode.NOT_FOUND, ""),
+    Denied: (ExitCode.DENIED, "'pumasi login' stores a token; 'pumasi whoami' shows what it is good for"),
+    Conflict: (ExitCode.CONFLICT, ""),
+    Refused: (ExitCode.REFUSED, ""),
+    Unreachable: (ExitCode.UNREACHABLE, "'pumasi up' starts a server here; --server or $PUMASI_SERVER names another"),
+    TimedOut: (ExitCode.TIMEOUT, ""),
+}
+
+
+def from_client(error: PumasiError) -> CommandError:
+    """What the command line says of a call that failed."""
+    code, hint = _BY_KIND.get(type(error), (ExitCode.FAILED, ""))
+    lines = tuple(f"{path}: {problem}" if path else problem for path, problem in error.errors)
+    if type(error) not in _BY_KIND and error.trace_id:
+        hint = f"the server's operator finds this call by trace {error.trace_id}"
+    return CommandError(error.detail, code, hint, lines if len(lines) > 1 or error.detail not in "".join(lines) else ())

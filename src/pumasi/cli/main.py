@@ -9,7 +9,8 @@ from typing import NamedTuple
 import click
 
 from pumasi import __version__
-from pumasi.cli.errors import CommandError, ExitCode
+from pumasi.cli.errors import CommandError, ExitCode, from_client
+from pumasi.client.errors import PumasiError
 
 
 class Entry(NamedTuple):
@@ -149,6 +150,8 @@ def run(arguments: list[str]) -> int:
         return _say_usage(error)
     except CommandError as error:
         return _say(error)
+    except PumasiError as error:
+        return _say(from_client(error))
     except Exception as error:  # noqa: BLE001  (the last line of defence: a bug, too, is one line for the user)
         return _say_bug(error, settings.debug)
     return code if isinstance(code, int) else ExitCode.OK

@@ -1,0 +1,123 @@
+"""From a draft to the jobs the API takes, once the fleet's names and clock are known."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pumasi.cli.submission.catalogue import Catalogue
+from pumasi.cli.submission.draft import Draft
+from pumasi.cli.submission.options import OptionProblem
+from pumasi.cli.times import BEGIN_FORMS, parse_begin
+
+
+class Fleet(NamedTuple):
+    """What of the fleet a draft is read against. `array_id`: a number unique to this submission."""
+
+    catalogue: Catalogue
+    now: datetime
+    array_id: int
+
+
+def compose(draft: Draft, fleet: Fleet) -> list[dict[str, Any]]:
+    """The bodies of the jobs: one, or one for each index of the array.
+
+    :raises OptionProblem: if the draft is incomplete or contradicts itself.
+    """
+    gpus, per_node = gang(draft)
+    body: dict[str, Any] = {"name": draft.name, "queue": draft.queue, "script": draft.script, "gpus": gpus}
+    if per_node:
+        body["gpus_per_node"] = per_node
+    if draft.time_limit_seconds:
+        body["time_limit_seconds"] = draft.time_limit_seconds
+    body |= draft.fields | _placement(draft, fleet.catalogue)
+    if draft.begin:
+        body["begin_at_ms"] = _begin(draft.begin, fleet.now)
+    if draft.held:
+        body["held"] = True
+    environment = draft.environment | _task_environment(draft, gpus, per_node)
+    if not draft.array:
+        return [body | ({"environment": environment} if environment else {})]
+    return [_array_task(body, environment, draft.array, index, fleet.array_id) for index in draft.array]
+
+
+def gang(draft: Draft) -> tuple[int, int]:
+    """GPUs in all, and on each node (0: as each pool sees fit).
+
+    :raises OptionProblem: if nothing or contradicting things are asked for.
+    """
+    nodes, per_node, gpus = draft.nodes, draft.gpus_per_node, draft.gpus
+    if not per_node and not gpus:
+        raise OptionProblem("it asks for no GPU; say --gpus=N, or --nodes=N --gpus-per-node=N")
+    if nodes and per_node and gpus and nodes * per_node != gpus:
+        raise OptionProblem(f"{nodes} nodes with {per_node} GPUs each are {nodes * per_node} GPUs, not {gpus}")
+    if per_node and gpus and gpus % per_node:
+        raise OptionProblem(f"{gpus} GPUs cannot be had as {per_node} on each node")
+    if nodes and gpus and not per_node and gpus % nodes:
+        raise OptionProblem(f"{gpus} GPUs cannot be shared evenly by {nodes} nodes")
+    if per_node:
+        return gpus or per_node * (nodes or 1), per_node
+    return gpus, gpus // nodes if nodes else 0
+
+
+def _task_environment(draft: Draft, gpus: int, per_node: int) -> dict[str, str]:
+    """What sbatch tells a script of its tasks. Pumasi starts the script once; the counts are for its launcher."""
+    tasks, each = draft.tasks, draft.tasks_per_node
+    nodes = gpus // per_node if per_node else 0
+    if each and each not in {1, per_node or each}:
+        raise OptionProblem(f"--ntasks-per-node={each} fits neither 1 nor the {per_node} GPUs of a node")
+    if tasks and nodes and each and tasks != nodes * each:
+        raise OptionProblem(f"--ntasks={tasks} are not {nodes} nodes with {each} tasks each")
+    if tasks and not each and tasks not in {1, nodes or 1, gpus}:
+        raise OptionProblem(
+            f"--ntasks={tasks} is neither 1, nor one per node, nor one per GPU ({gpus}); leave it out and let "
+            "the launcher in the script lay out its tasks"
+        )
+    found = {"SLURM_NTASKS": tasks or each * nodes, "SLURM_NTASKS_PER_NODE": each}
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _placement(draft: Draft, catalogue: Catalogue) -> dict[str, Any]:
+    pools, sites = catalogue.places(draft.places)
+    placement: dict[str, Any] = {"pools": [*draft.pools, *pools], "sites": [*draft.sites, *sites]}
+    models = set().union(*(catalogue.models_of(kind) for kind in draft.gpu_types))
+    if draft.constraint:
+        constrained, architecture = catalogue.constraint(draft.constraint)
+        models = _both(models, constrained)
+        placement["cpu_arch"] = architecture
+    placement["gpu_models"] = sorted(models)
+    return {name: value for name, value in placement.items() if value}
+
+
+def _both(first: set[str], second: set[str]) -> set[str]:
+    if first and second and not first & second:
+        raise OptionProblem(f"GPU type and --constraint exclude each other: {sorted(first)} and {sorted(second)}")
+    return first & second if first and second else first or second
+
+
+def _begin(text: str, now: datetime) -> int:
+    begin_at_ms = parse_begin(text, now)
+    if begin_at_ms is None:
+        raise OptionProblem(f"--begin: {text!r} is no time; write {BEGIN_FORMS}")
+    return begin_at_ms
+
+
+def _array_task(
+    body: Mapping[str, Any], environment: Mapping[str, str], array: tuple[int, ...], index: int, array_id: int
+) -> dict[str, Any]:
+    step = array[1] - array[0] if len(array) > 1 else 1
+    task = {
+        "SLURM_ARRAY_JOB_ID": array_id,
+        "SLURM_ARRAY_TASK_ID": index,
+        "SLURM_ARRAY_TASK_COUNT": len(array),
+        "SLURM_ARRAY_TASK_MIN": min(array),
+        "SLURM_ARRAY_TASK_MAX": max(array),
+        "SLURM_ARRAY_TASK_STEP": step,
+    }
+    files = {name: _array_path(body[name], array_id, index) for name in ("stdout", "stderr") if body.get(name)}
+    return {**body, **files, "environment": {**environment, **{name: str(value) for name, value in task.items()}}}
+
+
+def _array_path(pattern: str, array_id: int, index: int) -> str:
+    """Fill in %A and %a; the other patterns are the site's to fill in."""
+    parts = pattern.split("%%")
+    return "%%".join(part.replace("%A", str(array_id)).replace("%a", str(index)) for part in parts)
