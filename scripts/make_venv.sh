@@ -10,13 +10,16 @@ python=$1 venv=$2
 }
 
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null && ! command -v uv >/dev/null; then
-    packages=$(sed 's/#.*//' requirements/debian.txt | tr '\n' ' ')
+    packages=$(sed 's/#.*//' requirements/debian.txt | xargs)
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         echo "This Python has no venv module. As root: apt-get install $packages" >&2
         exit 1
     fi
     echo "setup: apt-get install $packages"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages >/dev/null
+    export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    { apt-get update -qq && apt-get install -qq -y --no-install-recommends $packages; } >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+    rm "$log"
 fi
 
 echo "setup: virtual environment in $venv with $("$python" -V)"
