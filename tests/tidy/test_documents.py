@@ -48,6 +48,13 @@ def commands(text: str) -> Iterator[list[str]]:
                     yield _words(found[1] or "")
 
 
+def make_targets(text: str) -> set[str]:
+    """The targets that a Markdown text tells the reader to `make`, in code blocks and in code within sentences."""
+    blocks = "\n".join(block for language, block in _FENCE.findall(text) if language in _SHELLS)
+    spans = "\n".join(re.findall(r"`([^`\n]+)`", _FENCE.sub("", text)))
+    return set(re.findall(r"^(?:\$ )?make (?:[A-Z_]+=\S+ )*([a-z]+)", f"{blocks}\n{spans}", re.MULTILINE))
+
+
 def _words(line: str) -> list[str]:
     line = re.split(r"\s[|>&#;]|[|;](?=\s)", line)[0]
     return shlex.split(line)
@@ -87,6 +94,11 @@ def test_commands_are_found_in_code_blocks() -> None:
     assert list(commands(text)) == [["plan", "check", "plans/campus.yaml"]]
 
 
+def test_make_targets_are_found() -> None:
+    text = "`make lock` or `make UPGRADE=1 lock`, make do\n```console\n$ make frobnicate TESTS=x\n```\n"
+    assert make_targets(text) == {"lock", "frobnicate"}
+
+
 @pytest.mark.parametrize("line", ["frobnicate", "--frobnicate", "plan frobnicate", "plan show --frobnicate x"])
 def test_commands_that_do_not_exist_are_refused(line: str) -> None:
     assert refused(line.split())
@@ -101,6 +113,12 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_commands_in_documents_exist(path: Path) -> None:
     lines = commands(path.read_text(encoding="utf-8"))
     assert [f"pumasi {shlex.join(words)}: {reason}" for words in lines if (reason := refused(words))] == []
+
+
+@pytest.mark.parametrize("path", markdown_files(), ids=shown)
+def test_make_targets_in_documents_exist(path: Path) -> None:
+    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert make_targets(path.read_text(encoding="utf-8")) - known == set()
 
 
 def test_the_map_leads_to_every_document() -> None:
