@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from pumasi.adapters.records import decode_fact, decode_job, encode_facts, encode_jobs
+from pumasi.adapters.records import decode_fact, decode_job, encode_facts, encode_jobs, matches
 from pumasi.events.facts import Event
-from pumasi.model.ids import JobId, QueueId
+from pumasi.model.ids import JobId
 from pumasi.ports.event_log import JobFilter, LogBroken, Snapshot
 from pumasi.state.records import Job
 
@@ -73,7 +73,7 @@ class MemoryLog:
                 break
             if before is None or number < before:
                 job = decode_job(self._ended[number])
-                page += [job] if _matches(wanted, job) else []
+                page += [job] if matches(wanted, job) else []
         return page
 
     def count(self) -> int:
@@ -84,17 +84,3 @@ class MemoryLog:
     def _refuse_if_broken(self) -> None:
         if self._broken:
             raise LogBroken(f"the log in memory takes no more calls: {self._broken}")
-
-
-def _matches(wanted: JobFilter, job: Job) -> bool:
-    return (
-        (not wanted.queues or any(_is_within(job.spec.queue, queue) for queue in wanted.queues))
-        and (not wanted.states or job.state in wanted.states)
-        and (not wanted.by or job.by == wanted.by)
-        and (wanted.ended_from_ms is None or job.ended_ms >= wanted.ended_from_ms)
-        and (wanted.ended_until_ms is None or job.ended_ms < wanted.ended_until_ms)
-    )
-
-
-def _is_within(queue: QueueId, ancestor: QueueId) -> bool:
-    return queue == ancestor or queue.startswith(f"{ancestor}/")

@@ -7,7 +7,8 @@ import msgspec
 
 from pumasi.events import codec
 from pumasi.events.facts import Event
-from pumasi.ports.event_log import LogBroken
+from pumasi.model.ids import QueueId
+from pumasi.ports.event_log import JobFilter, LogBroken
 from pumasi.state.records import Job
 
 DIGEST_BYTES = 32
@@ -83,3 +84,18 @@ def unseal(sealed: bytes, what: str) -> bytes:
     if link(b"", body) != digest:
         raise LogBroken(f"{what} is damaged: its digest does not fit")
     return body
+
+
+def matches(wanted: JobFilter, job: Job) -> bool:
+    """True if the ended job is one of those wanted."""
+    return (
+        (not wanted.queues or any(_is_within(job.spec.queue, queue) for queue in wanted.queues))
+        and (not wanted.states or job.state in wanted.states)
+        and (not wanted.by or job.by == wanted.by)
+        and (wanted.ended_from_ms is None or job.ended_ms >= wanted.ended_from_ms)
+        and (wanted.ended_until_ms is None or job.ended_ms < wanted.ended_until_ms)
+    )
+
+
+def _is_within(queue: QueueId, ancestor: QueueId) -> bool:
+    return queue == ancestor or queue.startswith(f"{ancestor}/")

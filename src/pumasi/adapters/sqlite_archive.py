@@ -5,13 +5,14 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pumasi.adapters.records import decode_job
+from pumasi.adapters.records import decode_job, matches
 from pumasi.model.ids import JobId, QueueId
 from pumasi.model.jobs import TERMINAL_STATES
 from pumasi.ports.event_log import JobFilter, LogBroken
 from pumasi.state.records import Job
 
 _SELECTS_AT_ONCE = 100  # SQLite joins at most 500 SELECTs in one statement
+_FEW_JOBS = 1000
 _BEYOND_ALL = 2**63 - 1
 
 _ALSO_IN_QUEUES = (
@@ -24,8 +25,8 @@ _Key = tuple[str, str]  # scope, state
 
 def insert(connection: sqlite3.Connection, jobs: Sequence[Job], records: Sequence[bytes]) -> None:
     """Archive jobs within the open transaction; one that is there already is an IntegrityError."""
-    ids_and_records = [(job.id, record) for job, record in zip(jobs, records, strict=True)]
-    connection.executemany("INSERT INTO ended_jobs VALUES (?, ?)", ids_and_records)
+    rows = [(job.id, job.ended_ms, record) for job, record in zip(jobs, records, strict=True)]
+    connection.executemany("INSERT INTO ended_jobs VALUES (?, ?, ?)", rows)
     connection.executemany(
         "INSERT INTO ended_scopes VALUES (?, ?, ?, ?)",
         [(scope, job.state.value, job.id, job.ended_ms) for job in jobs for scope in scopes(job)],
@@ -57,10 +58,10 @@ def verify(connection: sqlite3.Connection) -> None:
     :raises LogBroken: naming the first job that is wrong.
     """
     listed = 0
-    for number, record in connection.execute("SELECT id, record FROM ended_jobs"):
+    for number, ended_ms, record in connection.execute("SELECT id, ended_ms, record FROM ended_jobs"):
         job = decode_job(record)
         rows = [(scope, job.state.value, job.id, job.ended_ms) for scope in scopes(job)]
-        if job.id != number or not all(_is_listed(connection, row) for row in rows):
+        if (job.id, job.ended_ms) != (number, ended_ms) or not all(_is_listed(connection, row) for row in rows):
             raise LogBroken(f"ended job {number} is not listed as it ended")
         listed += len(rows)
     (found,) = connection.execute("SELECT count(*) FROM ended_scopes").fetchone()
@@ -75,12 +76,30 @@ def _is_listed(connection: sqlite3.Connection, row: tuple[str, str, int, int]) -
 
 def page(connection: sqlite3.Connection, wanted: JobFilter, before: JobId | None, limit: int) -> list[Job]:
     """At most `limit` records, newest number first, below `before`."""
-    ids = _newest_ids(connection, wanted, _BEYOND_ALL if before is None else before, max(limit, 0))
+    below = _BEYOND_ALL if before is None else before
+    few = _few_ended_then(connection, wanted, below)
+    if few is not None:
+        return list(islice((job for job in few if matches(wanted, job)), max(limit, 0)))
+    ids = _newest_ids(connection, wanted, below, max(limit, 0))
     rows = connection.execute(
         "SELECT record FROM ended_jobs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id DESC",
         (json.dumps(ids),),
     )
     return [decode_job(record) for (record,) in rows]
+
+
+def _few_ended_then(connection: sqlite3.Connection, wanted: JobFilter, before: JobId) -> Iterator[Job] | None:
+    """The jobs that ended in the time wanted, if it is so short a time that looking at each of them is fastest."""
+    if wanted.ended_from_ms is None and wanted.ended_until_ms is None:
+        return None
+    from_ms = 0 if wanted.ended_from_ms is None else wanted.ended_from_ms
+    until_ms = _BEYOND_ALL if wanted.ended_until_ms is None else wanted.ended_until_ms
+    statement = "SELECT id FROM ended_jobs WHERE ended_ms >= ? AND ended_ms < ? LIMIT ?"
+    rows = connection.execute(statement, (from_ms, until_ms, _FEW_JOBS + 1)).fetchall()
+    if len(rows) > _FEW_JOBS:
+        return None
+    newest_first = sorted((number for (number,) in rows if number < before), reverse=True)
+    return (job for number in newest_first if (job := get(connection, number)))
 
 
 def _newest_ids(connection: sqlite3.Connection, wanted: JobFilter, before: JobId, limit: int) -> list[JobId]:

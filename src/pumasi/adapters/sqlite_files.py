@@ -23,12 +23,14 @@ CREATE TABLE facts (
 ) STRICT;
 CREATE TABLE ended_jobs (
     id INTEGER PRIMARY KEY,
+    ended_ms INTEGER NOT NULL,
     record BLOB NOT NULL
 ) STRICT;
+CREATE INDEX ended_times ON ended_jobs (ended_ms);
 CREATE TABLE ended_scopes (
     scope TEXT NOT NULL,
     state TEXT NOT NULL,
-    id INTEGER NOT NULL REFERENCES ended_jobs (id),
+    id INTEGER NOT NULL,
     ended_ms INTEGER NOT NULL,
     PRIMARY KEY (scope, state, id)
 ) STRICT, WITHOUT ROWID;
@@ -39,7 +41,6 @@ PRAGMA user_version = {SCHEMA_VERSION};
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # NORMAL loses acknowledged commits at power loss
-    "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
     "PRAGMA journal_size_limit = 67108864",

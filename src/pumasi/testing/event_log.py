@@ -181,6 +181,16 @@ class JobStoreConformance:
                 found = [job.id for job in store.page(wanted, before, 7)]
                 assert found == below[:7], wanted
 
+    def test_times_are_told_apart_among_very_many_jobs(self) -> None:
+        store = self.open_store()
+        jobs = [ended_job(number, f"public/q{number % 2}", ended_ms=number % 3) for number in range(1, 6001)]
+        store.append([submitted(1)], jobs)
+        early = JobFilter(queues=("public/q1",), ended_from_ms=0, ended_until_ms=1)
+        late = JobFilter(by="mina", queues=("public/q0",), ended_from_ms=2)
+        assert [job.id for job in store.page(early, 5000, 3)] == [4995, 4989, 4983]
+        assert [job.id for job in store.page(late, None, 3)] == [6000 - 4, 6000 - 10, 6000 - 16]
+        assert store.page(JobFilter(ended_from_ms=3), None, 3) == []
+
     def test_a_filter_may_name_very_many_queues(self) -> None:
         store = self.open_store()
         store.append([submitted(1)], [ended_job(number, f"public/q{number}") for number in range(1, 501)])
