@@ -1,0 +1,289 @@
+"""The local engine: jobs are processes of this machine (Linux), each kept by a supervisor that outlives the agent."""
+
+import contextlib
+import os
+import pwd
+import select
+import shutil
+import signal
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from pumasi.agents.environment import Place, job_environment, node_file, output_name
+from pumasi.agents.run_directory import ExitRecord, Launch, RunDirectory, StopRequest, processes_of
+from pumasi.agents.spawner import Spawner, SpawnerAway, SpawnFailed
+from pumasi.model.ids import SiteId
+from pumasi.model.jobs import StopCause
+from pumasi.ports.engine import Ending, Found, Output, Polled, StartAnswer, StartVerdict
+from pumasi.protocol.messages import RunKey, StartOrder
+
+_SWEEP_SECONDS = 5.0
+_DAY_SECONDS = 24 * 3600
+
+
+class LocalSettings(Struct, frozen=True, kw_only=True):
+    """`directory`: the site's own. Output files of ours start anew beyond `output_limit_bytes`; ended runs are kept on
+    disk for `keep_days`.
+    """
+
+    fleet: str
+    site: SiteId
+    directory: Path
+    output_limit_bytes: int = 64 << 20
+    keep_days: int = 7
+
+
+class LocalEngine:
+    """Runs jobs as processes of the agent's Unix user."""
+
+    def __init__(self, settings: LocalSettings, spawner: Spawner) -> None:
+        self._settings = settings
+        self._spawner = spawner
+        self._runs = settings.directory.absolute() / "runs"
+        self._ended_runs = settings.directory.absolute() / "ended"
+        for directory in (self._runs, self._ended_runs):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._watched: dict[int, RunKey] = {}  # by the pidfd of the supervisor
+        self._live: dict[RunKey, int] = {}  # the same, by run
+        self._untold: list[Ending] = []
+        self._selector = select.epoll()
+        self._wake_end, self._wake = os.pipe()
+        self._selector.register(self._wake_end, select.EPOLLIN)
+        user = pwd.getpwuid(os.getuid())
+        self._account, self._home = user.pw_name, user.pw_dir
+        self._prune()
+
+    # -- the port
+
+    def start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
+        """As the port says; a fault of the job's own (no such working directory) is told by `poll`, as its end."""
+        if order.run in self._live or any(ending.run == order.run for ending in self._untold):
+            return StartAnswer(StartVerdict.ACCEPTED)
+        directory = self._directory(order.run)
+        if directory.ending(order.run) or self._kept(order.run).path.exists():
+            return StartAnswer(StartVerdict.REFUSED, "this run has ended before")
+        try:
+            if directory.launch() is None:
+                self._lay_out(directory, order, time_limit_ms, grace_ms)
+            pid = self._spawn(directory)
+        except SpawnerAway as error:
+            return StartAnswer(StartVerdict.UNSURE, str(error))
+        except (OSError, UnicodeEncodeError, SpawnFailed) as error:
+            shutil.rmtree(directory.path, ignore_errors=True)
+            return StartAnswer(StartVerdict.REFUSED, f"cannot start here: {error}")
+        if not self._watch(order.run, pid):
+            self._add_untold(self._ending(order.run))
+        return StartAnswer(StartVerdict.ACCEPTED)
+
+    def stop(self, run: RunKey, cause: StopCause, signal: str, kill_in_ms: int) -> bool:  # the port's names
+        """As the port says."""
+        directory = self._directory(run)
+        if run not in self._live:
+            return directory.ending(run) is not None
+        request = StopRequest(cause=cause, signal=signal_number(signal), kill_in_ms=kill_in_ms)
+        try:
+            directory.write_record("stop", request)
+        except FileNotFoundError:  # somebody wiped the directory; what still runs is found and ended by its mark
+            self._end_marked({directory.path.name})
+            return True
+        self._tell_supervisor(run)
+        return True
+
+    def poll(self) -> Polled:
+        """As the port says; cheap when nothing has happened."""
+        ended, self._untold = self._untold, []
+        for descriptor, _ in self._selector.poll(0):
+            if descriptor == self._wake_end:
+                os.read(self._wake_end, 4096)
+                continue
+            run = self._unwatch(descriptor)
+            if not self._watch_other_keeper(run):
+                ended.append(self._ending(run))
+        return Polled(tuple(ended))
+
+    def find(self) -> tuple[Found, ...]:
+        """As the port says. Processes that carry our mark but have no supervisor any more are ended first."""
+        runs = [found for path in sorted(self._runs.iterdir()) if (found := self._look(RunDirectory(path)))]
+        kept = {self._directory(found.run).path.name for found in runs if found.ending is None}
+        strays = {name for name in processes_of(self._runs).values() if name not in kept}
+        self._end_marked(strays)
+        return tuple(runs)
+
+    def read_output(self, run: RunKey, stream: str, offset: int, limit: int) -> Output:
+        """As the port says."""
+        for directory in (self._directory(run), self._kept(run)):
+            if directory.path.exists():
+                return directory.read_output(stream, offset, limit)
+        return Output(complete=True, problem="this site keeps no output of the run")
+
+    def forget(self, run: RunKey) -> None:
+        """As the port says: the directory moves to the ended ones."""
+        directory, kept = self._directory(run), self._kept(run)
+        if directory.path.exists() and not kept.path.exists():
+            directory.path.rename(kept.path)
+
+    def news_descriptor(self) -> int | None:
+        """The descriptor that watches all supervisors at once."""
+        return self._selector.fileno()
+
+    def close(self) -> None:
+        """Stop watching."""
+        for descriptor in (*self._watched, self._wake_end, self._wake):
+            os.close(descriptor)
+        self._watched.clear()
+        self._selector.close()
+
+    # -- starting
+
+    def _lay_out(self, directory: RunDirectory, order: StartOrder, time_limit_ms: int, grace_ms: int) -> None:
+        path = str(directory.path)
+        working_directory = order.working_directory or f"{path}/work"
+        place = Place(
+            site=self._settings.site,
+            tag=order.run.tag(self._settings.fleet),
+            account=self._account,
+            home=self._home,
+            directory=path,
+            working_directory=working_directory,
+        )
+        stdout = output_name(order.stdout, order) or f"{path}/stdout"
+        # As in Slurm, a job that names one file for its output gets its errors there too.
+        stderr = output_name(order.stderr, order) or (stdout if order.stdout else f"{path}/stderr")
+        launch = Launch(
+            run=order.run,
+            arguments=_command(f"{path}/script", order.script),
+            environment=job_environment(order, place),
+            working_directory=working_directory,
+            stdout=stdout,
+            stderr=stderr,
+            output_limit_bytes=self._settings.output_limit_bytes,
+            time_limit_ms=time_limit_ms,
+            grace_ms=grace_ms,
+        )
+        if not order.working_directory:
+            (directory.path / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.create(launch, order.script, node_file(order))
+
+    def _spawn(self, directory: RunDirectory) -> int:
+        try:
+            return self._spawner.spawn(directory.path)
+        except SpawnerAway:
+            pass
+        # Asking again is safe: the first supervisor to claim the run is its only one.
+        try:
+            return self._spawner.spawn(directory.path)
+        except SpawnFailed as error:
+            raise SpawnerAway(str(error)) from error
+
+    def _watch(self, run: RunKey, pid: int) -> bool:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        self._watched[descriptor] = run
+        self._live[run] = descriptor
+        self._selector.register(descriptor, select.EPOLLIN)
+        return True
+
+    def _unwatch(self, descriptor: int) -> RunKey:
+        run = self._watched.pop(descriptor)
+        del self._live[run]
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        return run
+
+    def _watch_other_keeper(self, run: RunKey) -> bool:
+        """True if the supervisor that went only came second, and the first is there: that one is watched now."""
+        directory = self._directory(run)
+        keeper = directory.keeper()
+        if directory.ending(run) is not None or keeper is None or not keeper.lives():
+            return False
+        if not self._watch(run, keeper.pid):
+            return False
+        self._tell_supervisor(run)  # an order to stop may have gone to the one that went
+        return True
+
+    # -- ending
+
+    def _tell_supervisor(self, run: RunKey) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself; `poll` will tell
+            signal.pidfd_send_signal(self._live[run], signal.SIGUSR1)
+
+    def _ending(self, run: RunKey) -> Ending:
+        """How a run ended whose supervisor has gone. Without a record nobody knows; whatever is left of it goes too."""
+        directory = self._directory(run)
+        if directory.path.exists():
+            directory.claim_for_nobody()
+        ending = directory.ending(run)
+        if ending is not None:
+            return ending
+        self._end_marked({directory.path.name})
+        lost = ExitRecord(known=False, detail="its supervisor has gone and left no record")
+        if directory.path.exists():
+            directory.write_record("exit", lost)
+        return lost.ending(run)
+
+    def _end_marked(self, names: set[str]) -> None:
+        """Kill every process that carries the mark of one of these run directories, until there is none."""
+        give_up_at = time.monotonic() + _SWEEP_SECONDS
+        while names and time.monotonic() < give_up_at:
+            marked = [pid for pid, name in processes_of(self._runs).items() if name in names]
+            if not marked:
+                return
+            for pid in marked:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+    def _add_untold(self, ending: Ending) -> None:
+        self._untold.append(ending)
+        os.write(self._wake, b"!")
+
+    # -- finding
+
+    def _look(self, directory: RunDirectory) -> Found | None:
+        launch = directory.launch()
+        if launch is None:
+            return None  # the agent died while it laid it out; nothing was started, and starting it again completes it
+        run = launch.run
+        ending = directory.ending(run)
+        if ending is not None:
+            return Found(run, ending)
+        if run in self._live:
+            return Found(run)
+        keeper = directory.keeper()
+        if keeper is None:
+            return None  # no supervisor has claimed it: it has not started
+        if keeper.lives() and self._watch(run, keeper.pid):
+            return Found(run)
+        return Found(run, self._ending(run))
+
+    # -- directories
+
+    def _directory(self, run: RunKey) -> RunDirectory:
+        return RunDirectory(self._runs / run.tag(self._settings.fleet))
+
+    def _kept(self, run: RunKey) -> RunDirectory:
+        return RunDirectory(self._ended_runs / run.tag(self._settings.fleet))
+
+    def _prune(self) -> None:
+        oldest = time.time() - self._settings.keep_days * _DAY_SECONDS
+        for path in self._ended_runs.iterdir():
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def signal_number(name: str) -> int:
+    """The number of a signal such as "TERM", "SIGUSR1" or "10"; SIGTERM for what is none.
+
+    A notice that cannot be understood must still be a notice.
+    """
+    if name.isascii() and name.isdigit():
+        return int(name) if int(name) in set(signal.valid_signals()) else signal.SIGTERM
+    return getattr(signal.Signals, f"SIG{name.upper().removeprefix('SIG')}", signal.SIGTERM)
+
+
+def _command(path: str, script: str) -> tuple[str, ...]:
+    return (path,) if script.startswith("#!") else ("/bin/sh", path)

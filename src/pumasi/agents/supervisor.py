@@ -1,0 +1,329 @@
+"""Starts runs for the local engine and stays with each to its end. Runs as a program of its own; stdlib only.
+
+The program is a small process that the agent starts once. For each run directory it is told of, it forks a
+supervisor, which starts the job and outlives the agent: it keeps the time limit, gives notice and kills, ends whatever
+the job leaves behind, and writes the exit record. So a run's end is known although nobody watched. The supervisor
+adopts all orphans of its job (it is their "subreaper"), so nothing a job starts can slip away, whatever session or
+environment it gives itself.
+
+In a run directory: `launch` (what to run), `supervisor` (who keeps it: made once, so a run is started once), `outputs`
+(the files the job writes to), `stop` (the agent's order to stop), `exit` (how it ended; written last).
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+_PR_SET_CHILD_SUBREAPER = 36
+_STOP_SIGNAL = signal.SIGUSR1
+_HELD = frozenset({signal.SIGCHLD, _STOP_SIGNAL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+_WAITED_FOR = frozenset({signal.SIGCHLD, _STOP_SIGNAL})
+_OUTPUT_CHECK_SECONDS = 5.0
+_KILL_AGAIN_SECONDS = 0.2
+_REQUEST_BYTES = 8192
+_FOREVER = float("inf")
+
+Record = dict[str, Any]
+
+
+def serve(channel: int) -> None:
+    """Fork a supervisor for every run directory that comes over `channel`; answer with its pid, or -errno."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries supervisors; nobody asks for their status
+    # A supervisor must never meet a signal before it can handle it, so they are held from before it is born.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    gc.disable()
+    gc.freeze()  # shared pages stay shared: a supervisor costs little memory
+    while request := os.read(channel, _REQUEST_BYTES):
+        os.write(channel, b"%d" % _fork_supervisor(channel, request))
+
+
+def _fork_supervisor(channel: int, request: bytes) -> int:
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return -(error.errno or 1)
+    if pid:
+        return pid
+    try:
+        os.close(channel)
+        _supervise(os.fsdecode(request))
+    finally:
+        os._exit(0)
+
+
+def _supervise(directory: str) -> None:
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.umask(0o077)
+    if not _claim(directory):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        ending = Supervisor(directory, _read(directory, "launch")).run()
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is recorded: the run is over)
+        _end_children()
+        ending = {"known": False, "detail": f"the supervisor failed: {error!r}"}
+    _write(directory, "exit", ending, durable=True)
+
+
+def _claim(directory: str) -> bool:
+    """True for the first supervisor of a run; there is never a second."""
+    record = {"pid": os.getpid(), "start": process_start(os.getpid())}
+    draft = f"{directory}/supervisor.{os.getpid()}"
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+    try:
+        os.link(draft, f"{directory}/supervisor")
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    return True
+
+
+class CannotStart(Exception):
+    """The job could not be started, by its own fault: what is missing is not ours. `exit_code` as a shell's."""
+
+    def __init__(self, exit_code: int, detail: str) -> None:
+        super().__init__(detail)
+        self.exit_code = exit_code
+
+
+class Supervisor:
+    """One run, from start to end. `launch`: the record the engine wrote; its durations are milliseconds."""
+
+    def __init__(self, directory: str, launch: Record) -> None:
+        self._directory = directory
+        self._launch = launch
+        self._cause = ""
+        self._time_limit_at = _in(launch["time_limit_ms"])
+        self._kill_at = _FOREVER
+        self._check_outputs_at = time.monotonic() + _OUTPUT_CHECK_SECONDS
+        self._job = 0
+
+    def run(self) -> Record:
+        """Start the job, see it through, leave nothing behind; returns the exit record."""
+        self._heed_order()
+        if self._cause:
+            return {"cause": self._cause, "detail": "told to stop before it started"}
+        try:
+            self._start()
+        except CannotStart as problem:
+            return self._failed(problem)
+        status = self._see_through()
+        _end_children()
+        return {
+            "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            "cause": self._cause,
+        }
+
+    def _failed(self, problem: CannotStart) -> Record:
+        """The user finds the reason where they look first: in the run's stderr."""
+        path = f"{self._directory}/stderr"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(descriptor, f"pumasi: {problem}\n".encode(errors="backslashreplace"))
+        self._note_outputs({"stdout": (f"{self._directory}/stdout", None), "stderr": (path, descriptor)})
+        return {"exit_code": problem.exit_code, "signal": 0, "cause": "", "detail": str(problem)}
+
+    # -- starting
+
+    def _start(self) -> None:
+        directory = self._launch["working_directory"]
+        try:
+            os.chdir(directory)
+        except (OSError, ValueError) as error:
+            raise CannotStart(1, f"working directory {directory!r}: {_reason(error)}") from error
+        outputs = self._open_outputs()
+        failure_end, success_end = os.pipe()
+        self._job = os.fork()
+        if self._job == 0:
+            _become_job(self._launch, outputs["stdout"], outputs["stderr"], success_end)
+        os.close(success_end)
+        os.chdir("/")  # a supervisor pins no file system
+        for descriptor in set(outputs.values()):
+            os.close(descriptor)
+        self._await_exec(failure_end)
+
+    def _open_outputs(self) -> dict[str, int]:
+        paths = {stream: self._launch[stream] for stream in ("stdout", "stderr")}
+        opened: dict[str, int] = {}
+        for stream, path in paths.items():
+            if stream == "stderr" and path == paths["stdout"]:
+                opened[stream] = opened["stdout"]
+                continue
+            try:
+                opened[stream] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+            except (OSError, ValueError) as error:
+                raise CannotStart(1, f"{stream} {path!r}: {_reason(error)}") from error
+        self._note_outputs({stream: (paths[stream], opened[stream]) for stream in paths})
+        return opened
+
+    def _note_outputs(self, opened: dict[str, tuple[str, int | None]]) -> None:
+        """Remember which files they are, so that a reader can tell if a name has come to mean another file."""
+        record = {}
+        for stream, (path, descriptor) in opened.items():
+            status = os.fstat(descriptor) if descriptor is not None else None
+            own = path == f"{self._directory}/{stream}"
+            record[stream] = {
+                # Our own by name alone: the directory moves once the run is over.
+                "path": path.removeprefix(f"{self._directory}/") if own else os.path.abspath(path),
+                "device": status.st_dev if status else 0,
+                "inode": status.st_ino if status else 0,
+            }
+        _write(self._directory, "outputs", record)
+
+    def _await_exec(self, failure_end: int) -> None:
+        failure = os.read(failure_end, 16)
+        os.close(failure_end)
+        if failure:
+            os.waitpid(self._job, 0)
+            program = self._launch["arguments"][0]
+            number = int(failure)
+            raise CannotStart(126 if number == 13 else 127, f"{program!r}: {os.strerror(number)}")
+
+    # -- seeing it through
+
+    def _see_through(self) -> int:
+        """The job's wait status."""
+        while True:
+            status = self._bury()
+            if status is not None:
+                return status
+            now = time.monotonic()
+            self._act(now)
+            wake_at = min(self._time_limit_at, self._kill_at, self._check_outputs_at)
+            arrived = signal.sigtimedwait(_WAITED_FOR, max(0.0, wake_at - now))
+            if arrived is not None and arrived.si_signo == _STOP_SIGNAL:
+                self._heed_order()
+
+    def _bury(self) -> int | None:
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return None
+            if pid == self._job:
+                return status
+
+    def _act(self, now: float) -> None:
+        if now >= self._time_limit_at:
+            self._time_limit_at = _FOREVER
+            self._stop("time_limit", signal.SIGTERM, self._launch["grace_ms"])
+        if now >= self._kill_at:
+            self._signal(signal.SIGKILL)
+            self._kill_at = now + _KILL_AGAIN_SECONDS
+        if now >= self._check_outputs_at:
+            self._check_outputs_at = now + _OUTPUT_CHECK_SECONDS
+            self._cut_outputs()
+
+    def _heed_order(self) -> None:
+        try:
+            order = _read(self._directory, "stop")
+        except FileNotFoundError:
+            return
+        self._stop(order["cause"], order["signal"], order["kill_in_ms"])
+
+    def _stop(self, cause: str, number: int, kill_in_ms: int) -> None:
+        self._kill_at = min(self._kill_at, _in(kill_in_ms))
+        if not self._cause:
+            self._cause = cause
+            self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        # The job leads its group and is not buried yet, so the number cannot mean anybody else.
+        if self._job:
+            with contextlib.suppress(PermissionError):  # all of it has become another user's (sudo)
+                os.killpg(self._job, number)
+
+    def _cut_outputs(self) -> None:
+        """Keep our disk from being flooded: our own output files start anew beyond the limit."""
+        limit = self._launch["output_limit_bytes"]
+        for stream in ("stdout", "stderr"):
+            path = f"{self._directory}/{stream}"
+            if self._launch[stream] == path and os.path.exists(path) and os.path.getsize(path) > limit:
+                os.truncate(path, 0)
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(f"pumasi: {stream} passed {limit} bytes; what was before is cut\n")
+
+
+def _become_job(launch: Record, stdout: int, stderr: int, failure: int) -> NoReturn:
+    try:
+        os.setsid()
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.umask(0o022)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        arguments = launch["arguments"]
+        os.execve(arguments[0], arguments, launch["environment"])  # noqa: S606  (a user's job, and no shell of ours)
+    except OSError as error:
+        os.write(failure, b"%d" % (error.errno or 1))
+    except ValueError:
+        os.write(failure, b"22")  # EINVAL
+    finally:
+        os._exit(127)
+
+
+def _end_children() -> None:
+    """Kill all there is below this process until nothing is left; orphans of the killed come to us and go next."""
+    while True:
+        for pid in _children():
+            with contextlib.suppress(PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    # Not buried before this process waits for them, so none of these numbers can have come to mean another process.
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def process_start(pid: int) -> int:
+    """When a process was started, in clock ticks since the machine was; with the pid it names a process for ever.
+
+    :raises OSError: if there is no such process.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def _in(milliseconds: int) -> float:
+    return time.monotonic() + milliseconds / 1000
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _read(directory: str, name: str) -> Record:
+    with open(f"{directory}/{name}", encoding="utf-8") as file:
+        record: Record = json.load(file)
+        return record
+
+
+def _write(directory: str, name: str, record: Record, durable: bool = False) -> None:
+    draft = f"{directory}/{name}.draft"
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    os.rename(draft, f"{directory}/{name}")
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.fileno())

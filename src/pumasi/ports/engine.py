@@ -1,0 +1,114 @@
+"""What a site's agent needs of an engine that runs jobs. One conformance suite: `pumasi.testing.engine`.
+
+An engine knows a run by its tag alone and never touches work that does not carry one of ours. What it cannot see just
+now it does not guess: it raises `EngineAway`, and the agent asks again. Durations are milliseconds of real time.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from pumasi.model.jobs import StopCause
+from pumasi.protocol.messages import RunKey, StartOrder
+
+
+class EngineAway(Exception):
+    """The engine does not answer. Nothing is known about its runs; nothing is concluded either."""
+
+
+class StartVerdict(StrEnum):
+    """What came of an order to start."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"  # it will not run, and nothing of it is there
+    UNSURE = "unsure"  # it may be there or not; `find` will tell, and starting it again does no harm
+
+
+class StartAnswer(NamedTuple):
+    """The engine's answer to an order to start; `detail` says why if it was refused."""
+
+    verdict: StartVerdict
+    detail: str = ""
+
+
+class Ending(NamedTuple):
+    """How a run ended; nothing of it is left. `stopped_for`: the reason it was told to stop, None if it went by itself.
+
+    `known` False: it is gone, and nobody can say how. `exit_code` and `signal` are 0 then.
+    """
+
+    run: RunKey
+    exit_code: int = 0
+    signal: int = 0
+    stopped_for: StopCause | None = None
+    known: bool = True
+    detail: str = ""
+
+
+class Found(NamedTuple):
+    """A run of ours that the engine has: live, or over if there is an `ending`."""
+
+    run: RunKey
+    ending: Ending | None = None
+
+
+class Polled(NamedTuple):
+    """Runs that have ended since the last call, each told once."""
+
+    ended: tuple[Ending, ...] = ()
+
+
+class Output(NamedTuple):
+    """A piece of what a run wrote. `size`: bytes there are by now. `complete`: it will write no more."""
+
+    data: bytes = b""
+    size: int = 0
+    complete: bool = False
+    problem: str = ""
+
+
+class Engine(Protocol):
+    """Runs jobs. Calls block, and come one at a time."""
+
+    def start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
+        """Start a run once, however often it is called for the same run.
+
+        The engine ends it at its time limit by itself: with SIGTERM, and with SIGKILL `grace_ms` later.
+        """
+        ...
+
+    def stop(self, run: RunKey, cause: StopCause, signal: str, kill_in_ms: int) -> bool:
+        """Send a run its notice (a signal's name such as "TERM"), and kill what is left in `kill_in_ms`.
+
+        A repeated call can only make the end sooner. False: there is no such run.
+        """
+        ...
+
+    def poll(self) -> Polled:
+        """What has ended.
+
+        :raises EngineAway: if it cannot be said.
+        """
+        ...
+
+    def find(self) -> tuple[Found, ...]:
+        """Every run of ours there is, live or ended and not forgotten; from now on `poll` tells of the live ones.
+
+        :raises EngineAway: if it cannot be said.
+        """
+        ...
+
+    def read_output(self, run: RunKey, stream: str, offset: int, limit: int) -> Output:
+        """At most `limit` bytes of "stdout" or "stderr" from `offset`, or a problem in words."""
+        ...
+
+    def forget(self, run: RunKey) -> None:
+        """The run's end is known where it matters: `find` need not tell of it again. Its output stays for a while."""
+        ...
+
+    def news_descriptor(self) -> int | None:
+        """A descriptor that is readable when `poll` has news; None if the engine must be asked every so often."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the engine. Runs go on."""
+        ...
