@@ -1,0 +1,1 @@
+"""Plan files: a fleet as data. Read, checked, summed up, drawn and compared."""

@@ -1,0 +1,131 @@
+"""What must hold between the parts of a plan: references, entitlements, racks, lending, power."""
+
+from collections.abc import Iterable, Mapping
+
+from pumasi.model.fleet import Pool, Stage
+from pumasi.model.ids import OwnerId, PoolId
+from pumasi.plans.drafts import Declared, Draft, PowerStep, SiteDraft
+from pumasi.plans.problems import quoted, suggestion
+from pumasi.plans.queues import QueueDraft
+from pumasi.plans.section import Section
+
+
+def check_parts(draft: Draft) -> None:
+    """Note every contradiction between owners, sites and pools."""
+    for pool in draft.pools.values():
+        _check_pool(pool, draft)
+    for site in draft.sites.values():
+        _check_site(site, draft)
+    for owner in draft.owners:
+        _check_owner(owner, draft)
+
+
+def check_queues(trees: Mapping[OwnerId, QueueDraft], draft: Draft) -> None:
+    """Note queue trees without an owner, entitled owners without a tree, and unknown industries."""
+    for name, tree in trees.items():
+        if name not in draft.owners:
+            message = (
+                f"there is no owner {quoted(name)}{suggestion(name, draft.owners)}; a root queue has its owner's id"
+            )
+            tree.section.complain("", message)
+        _check_industry(tree, draft.industries)
+    for name, owner in draft.owners.items():
+        if name not in trees and entitlements_of(name, draft):
+            message = f"is due GPUs but has no root queue to use them; add 'queues: {{{name}: {{}}}}'"
+            owner.section.complain("", message)
+
+
+def entitlements_of(owner: OwnerId, draft: Draft) -> dict[PoolId, int]:
+    """What the owner is due of each pool."""
+    pools = ((name, pool.value.entitlements.get(owner, 0)) for name, pool in draft.pools.items())
+    return {name: gpus for name, gpus in pools if gpus}
+
+
+def _refer(section: Section, key: str, word: str, known: Iterable[str], what: str) -> None:
+    if word and word not in known:
+        section.complain(key, f"there is no {what} {quoted(word)}{suggestion(word, known)}")
+
+
+def _check_pool(declared: Declared[Pool], draft: Draft) -> None:
+    pool, section = declared.value, declared.section
+    _refer(section, "site", pool.site, draft.sites, "site")
+    _refer(section, "owner", pool.owner, draft.owners, "owner")
+    for owner in pool.entitlements:
+        _refer(section, "entitlements", owner, draft.owners, "owner")
+    if declared.sound:
+        _check_entitlements(pool, section)
+        _check_racks(pool, section, draft)
+
+
+def _check_entitlements(pool: Pool, section: Section) -> None:
+    due = sum(pool.entitlements.values())
+    if due != pool.gpus:
+        size = f"the pool has {pool.gpus:,} GPUs ({pool.nodes:,} nodes x {pool.gpus_per_node})"
+        section.complain("entitlements", f"sum is {due:,}, {size}")
+
+
+def _check_racks(pool: Pool, section: Section, draft: Draft) -> None:
+    domain = draft.models[pool.model].model.nvlink_nodes
+    if domain == 1:
+        return
+    if pool.nodes_per_rack != domain:
+        message = f"is {pool.nodes_per_rack}; a rack of {pool.model} is one NVLink domain of {domain} nodes"
+        section.complain("nodes_per_rack", message)
+    elif pool.nodes % domain:
+        below = pool.nodes // domain * domain
+        nearest = f"{below:,} or {below + domain:,}" if below else f"{domain:,}"
+        section.complain("nodes", f"is {pool.nodes:,}; whole racks of {domain} nodes make {nearest}")
+
+
+def _check_site(declared: Declared[SiteDraft], draft: Draft) -> None:
+    site, section = declared.value.site, declared.section
+    _refer(section, "operator", site.operator, draft.owners, "owner")
+    for word in site.clearances:
+        _refer(section, "clearances", word, draft.data_classes, "data class")
+    pools = [pool.value for pool in draft.pools.values() if pool.sound and pool.value.site == site.id]
+    if declared.sound and declared.value.power_steps:
+        _check_power(declared.value.power_steps, pools, section, draft)
+
+
+def _check_power(steps: tuple[PowerStep, ...], pools: list[Pool], section: Section, draft: Draft) -> None:
+    """The first day on which the pools in service need more than the cap then in force is a mistake."""
+    days = {step.date for step in steps} | {pool.stages.get(Stage.IN_SERVICE, "") for pool in pools}
+    for day in sorted(days):
+        in_force = [step.kilowatts for step in steps if step.date <= day]
+        running = [pool for pool in pools if "" != pool.stages.get(Stage.IN_SERVICE, "") <= day]
+        need = sum(pool.gpus * draft.models[pool.model].model.planning_watts for pool in running) // 1000
+        if in_force and need > in_force[-1]:
+            names = ", ".join(pool.id for pool in running)
+            message = f"is {in_force[-1]:,} kW on {day}, but the pools then in service need {need:,} kW ({names})"
+            section.complain("power_cap_kilowatts", message)
+            return
+
+
+def _check_owner(owner: OwnerId, draft: Draft) -> None:
+    contract, section = draft.owners[owner].value.lending, _lending_section(draft.owners[owner].section)
+    for refused in contract.refuses_owners:
+        _refer(section, "refuses_owners", refused, draft.owners, "owner")
+        if refused == owner:
+            section.complain("refuses_owners", f"{owner} cannot refuse itself")
+    for pool, limit in contract.lending_limits.items():
+        _refer(section, "lending_limits", pool, draft.pools, "pool")
+        if pool in draft.pools and draft.pools[pool].sound:
+            _check_lending_limit(section, owner, draft.pools[pool].value, limit)
+
+
+def _lending_section(owner: Section) -> Section:
+    return owner.section("lending")
+
+
+def _check_lending_limit(section: Section, owner: OwnerId, pool: Pool, limit: int) -> None:
+    due = pool.entitlements.get(owner, 0)
+    if due == 0:
+        section.complain("lending_limits", f"{owner} is due no GPUs of {pool.id}; only what one is due can be lent")
+    elif limit > due:
+        section.complain("lending_limits", f"is {limit:,} for {pool.id}, but {owner} is due only {due:,} GPUs of it")
+
+
+def _check_industry(tree: QueueDraft, industries: Mapping[str, str]) -> None:
+    _refer(tree.section, "industry", tree.queue.industry, industries, "industry")
+    for child in tree.children:
+        _check_industry(child, industries)
