@@ -43,6 +43,7 @@ class Service:
         self.plane = plane
         self.store = store
         self.broken: LogBroken | None = None
+        self.failed = asyncio.Event()  # set when the log broke
         self.cycle_milliseconds = 0
         self.cycles = 0
         self._staged = asyncio.Event()
@@ -51,6 +52,7 @@ class Service:
         self._mail = {site: asyncio.Event() for site in plane.state.sites}
         self._log_waits: dict[str, _LogWait] = {}
         self._snapshot_seq = plane.state.seq
+        self._paused = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Service"]:
@@ -99,6 +101,7 @@ class Service:
                 await asyncio.to_thread(self.store.append, staged.events, staged.ended)
             except LogBroken as error:
                 self.broken = error
+                self.failed.set()
             else:
                 self._wake_sites(self.plane.made_durable(staged))
                 self._changed.set()
@@ -114,11 +117,15 @@ class Service:
 
     # --- the cycle ---------------------------------------------------------------------------------------------------
 
+    def pause(self) -> None:
+        """Plan no more: the fleet is being shut down, and what ends now must not start again at once."""
+        self._paused = True
+
     async def _run_cycles(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            made = self.plane.cycle()
+            made = 0 if self._paused else self.plane.cycle()
             took_seconds = loop.time() - began
             self.cycles += 1
             self.cycle_milliseconds = round(took_seconds * 1000)
