@@ -24,13 +24,16 @@ class MemoryLog:
         return len(self._facts)
 
     def append(self, events: Sequence[Event], ended: Sequence[Job] = ()) -> int:
-        """Add facts and the records of jobs they ended; all or nothing."""
+        """Add facts and the records of jobs they ended; all or nothing, and after nothing the log takes no more."""
         self._refuse_if_broken()
-        facts, records = encode_facts(events), encode_jobs(ended)
-        archived = {job.id: record for job, record in zip(ended, records, strict=True)}
-        if len(archived) < len(ended) or not archived.keys().isdisjoint(self._ended):
-            self._broken = f"a job ended twice among {sorted(archived)}"
-            self._refuse_if_broken()
+        try:
+            facts, records = encode_facts(events), encode_jobs(ended)
+            archived = {job.id: record for job, record in zip(ended, records, strict=True)}
+            if len(archived) < len(ended) or not archived.keys().isdisjoint(self._ended):
+                raise LogBroken(f"a job ended twice among {sorted(archived)}")
+        except LogBroken as error:
+            self._broken = str(error)
+            raise
         self._facts.extend(facts)
         self._ended.update(archived)
         return len(self._facts)

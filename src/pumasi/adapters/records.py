@@ -21,12 +21,12 @@ _job_decoder = msgspec.msgpack.Decoder(Job)
 def encode_facts(events: Sequence[Event]) -> list[bytes]:
     """The facts as the log keeps them.
 
-    :raises ValueError: if a fact cannot be written down; nothing has been touched then.
+    :raises LogBroken: if a fact cannot be written down. It was folded already, so the state is ahead of the log for good.
     """
     try:
         return [codec.encode(event) for event in events]
     except (ValueError, OverflowError, TypeError) as error:
-        raise ValueError(f"a fact cannot be encoded: {error}") from error
+        raise LogBroken(f"a fact cannot be encoded: {error}") from error
 
 
 def decode_fact(seq: int, body: bytes) -> Event:
@@ -43,15 +43,15 @@ def decode_fact(seq: int, body: bytes) -> Event:
 def encode_jobs(jobs: Sequence[Job]) -> list[bytes]:
     """The records of jobs that have ended, sealed.
 
-    :raises ValueError: if a job has not ended or cannot be written down.
+    :raises LogBroken: if a job has not ended or cannot be written down.
     """
     for job in jobs:
         if not job.is_terminal:
-            raise ValueError(f"job {job.id} is {job.state}: only jobs that have ended go to the archive")
+            raise LogBroken(f"job {job.id} is {job.state}: only jobs that have ended go to the archive")
     try:
         return [seal(_encoder.encode(job)) for job in jobs]
     except (ValueError, OverflowError, TypeError) as error:
-        raise ValueError(f"a job cannot be encoded: {error}") from error
+        raise LogBroken(f"a job cannot be encoded: {error}") from error
 
 
 def decode_job(sealed: bytes) -> Job:

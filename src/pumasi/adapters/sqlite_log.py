@@ -74,13 +74,12 @@ class SqliteLog:
         """Add facts and the records of jobs they ended, in one transaction, durable on return.
 
         :returns: the new last sequence number.
-        :raises ValueError: if one of them cannot be encoded; nothing has happened then.
         :raises LogBroken: if they cannot be made durable. The log then refuses every later call; reopen it to see
             whether they were.
         """
-        facts, records = encode_facts(events), encode_jobs(ended)
         with self._writing, self._stopping_on(BaseException, "the log cannot be written"):
-            head, rows = self._chained(facts)
+            records = encode_jobs(ended)
+            head, rows = self._chained(encode_facts(events))
             with _transaction(self._writer):
                 self._writer.executemany("INSERT INTO facts VALUES (?, ?, ?)", rows)
                 sqlite_archive.insert(self._writer, ended, records)
