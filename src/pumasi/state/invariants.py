@@ -6,10 +6,10 @@ Each check recomputes from the jobs what the incremental counters claim, and yie
 from collections import Counter
 from collections.abc import Iterator
 
-from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import JobState, gpus_on_each_node
 from pumasi.state.accounts import Accounts, post, promise
 from pumasi.state.fleet_state import FleetState
+from pumasi.state.lending import lending_limit
 from pumasi.state.records import Account, Job
 
 
@@ -141,17 +141,15 @@ def _free_maps(state: FleetState) -> Iterator[str]:
 
 
 def over_lent(state: FleetState) -> list[str]:
-    """Ring-fences and lending limits that are exceeded. Holds after every cycle, not between a rule's change and the next."""
+    """Lending limits exceeded by loans that nobody has been told to end: none after a cycle."""
+    lent: Counter[tuple[str, str]] = Counter()
+    for job in _active_jobs(state):
+        attempt = job.attempts[-1]
+        if attempt.stop is None:
+            loans = [charge for charge in attempt.charges if charge.owner != job.owner]
+            lent.update({(attempt.pool, charge.owner): charge.gpus for charge in loans})
     return [
-        f"pool {pool}: {owner} lends {account.lent} GPUs, limit {limit}"
-        for pool, books in state.books.items()
-        for owner, account in books.items()
-        if account.lent > (limit := lending_limit(state, owner, pool))
+        f"pool {pool}: {owner} lends {gpus} GPUs, limit {limit}"
+        for (pool, owner), gpus in lent.items()
+        if gpus > (limit := lending_limit(state, owner, pool))
     ]
-
-
-def lending_limit(state: FleetState, owner: str, pool: str) -> int:
-    """GPUs of its entitlement in a pool that an owner lets others use; 0 is a ring-fence."""
-    entitled = state.books[pool][owner].entitled
-    contract = state.owners[queue_owner(owner)].declared.lending
-    return contract.lending_limits.get(pool, entitled * contract.lendable_percent // 100)

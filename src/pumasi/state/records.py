@@ -142,12 +142,16 @@ class QueueRecord(Struct):
 
     def accrue(self, at_ms: int, half_life_ms: int) -> None:
         """Bring the past use up to `at_ms`: add what is in use, and halve at every half-life boundary passed."""
+        self.past_gpu_milliseconds = self.past_at(at_ms, half_life_ms)
+        self.past_until_ms = max(self.past_until_ms, at_ms)
+
+    def past_at(self, at_ms: int, half_life_ms: int) -> int:
+        """What the past use (GPU-milliseconds) is at a later moment; changes nothing."""
         passed = at_ms - self.past_until_ms
         if passed <= 0:
-            return
+            return self.past_gpu_milliseconds
         halvings = at_ms // half_life_ms - self.past_until_ms // half_life_ms
-        self.past_gpu_milliseconds = (self.past_gpu_milliseconds >> halvings) + self.gpus_in_use * passed
-        self.past_until_ms = at_ms
+        return (self.past_gpu_milliseconds >> halvings) + self.gpus_in_use * passed
 
 
 class Reservation(Struct):

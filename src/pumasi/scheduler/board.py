@@ -1,0 +1,250 @@
+"""The working copy of one cycle: branches of the maps, copies of the books, and the events decided so far.
+
+Everything is copied on first touch, so a cycle that changes two pools copies two pools. The state is never changed.
+"""
+
+from copy import copy
+
+from pumasi.events.facts import (
+    AllocationRecharged,
+    AttemptPlaced,
+    Event,
+    LinkState,
+    NodeState,
+    ReservationEnded,
+    ReservationMade,
+    ReservationState,
+    StopOrdered,
+)
+from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.jobs import Charge, Span, StopCause
+from pumasi.scheduler.quotas import NO_LIMIT, QuotaTree
+from pumasi.scheduler.tenants import Tenants
+from pumasi.state import accounts
+from pumasi.state.accounts import Accounts
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.freemap import FreeMap
+from pumasi.state.lending import lending_limit, refusal_now
+from pumasi.state.records import Account, Job, Reservation
+
+BY = "scheduler"
+
+
+class Board:
+    """What the fleet would be after the events decided so far."""
+
+    def __init__(self, state: FleetState, now_ms: int) -> None:
+        self.state = state
+        self.now_ms = now_ms
+        self.events: list[Event] = []
+        self.placed: dict[JobId, None] = {}
+        self.reserved: dict[JobId, Reservation] = dict(state.reservations)
+        self.surplus_gpus = dict.fromkeys(state.owners, 0)  # lent less borrowed, over all pools
+        self._maps: dict[PoolId, FreeMap] = {}
+        self._books: dict[PoolId, Accounts] = {}
+        self._quotas: dict[tuple[OwnerId, PoolId], QuotaTree | None] = {}
+        self._tenants: dict[PoolId, Tenants] = {}
+        self._lenders: dict[tuple[OwnerId, PoolId], list[tuple[OwnerId, int]]] = {}
+        self._with_quotas = frozenset(
+            (name.partition("/")[0], pool) for name, queue in state.queues.items() for pool in queue.declared.quotas
+        )
+        for books in state.books.values():
+            for owner, account in books.items():
+                self.surplus_gpus[owner] += account.lent - account.borrowed
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def free(self, pool: PoolId) -> FreeMap:
+        """The pool's free GPUs, to read."""
+        return self._maps.get(pool) or self.state.occupancy[pool].free
+
+    def books(self, pool: PoolId) -> Accounts:
+        """The pool's accounts, to read."""
+        books = self._books.get(pool)
+        if books is None:
+            books = self._books[pool] = {owner: copy(account) for owner, account in self.state.books[pool].items()}
+        return books
+
+    def account(self, owner: OwnerId, pool: PoolId) -> Account:
+        """An owner's account in a pool; an empty one if it has none."""
+        return self.books(pool).get(owner) or Account()
+
+    def tenants(self, pool: PoolId) -> Tenants:
+        """Who borrows, who stops: read from the pool's jobs once a cycle."""
+        tenants = self._tenants.get(pool)
+        if tenants is None:
+            tenants = self._tenants[pool] = Tenants(self.state, pool, self.reserved.values())
+        return tenants
+
+    def quotas(self, owner: OwnerId, pool: PoolId) -> QuotaTree | None:
+        """The quotas of an owner's queues in a pool, or None if it declares none there."""
+        key = (owner, pool)
+        if key not in self._with_quotas:
+            return None
+        tree = self._quotas.get(key)
+        if tree is None:
+            tree = self._quotas[key] = QuotaTree(self.state, owner, pool)
+            for job, reservation in self.reserved.items():
+                if reservation.pool == pool and self.state.jobs[job].owner == owner:
+                    tree.take(self.state.jobs[job].spec.queue, sum(charge.gpus for charge in reservation.charges))
+        return tree
+
+    def is_connected(self, pool: PoolId) -> bool:
+        """True if the agent of the pool's site is heard from; nothing new is given to a site that is not."""
+        return self.state.sites[self.state.pools[pool].declared.site].link is LinkState.CONNECTED
+
+    # --- rooms -------------------------------------------------------------------------------------------------------
+
+    def home_room(self, job: Job, pool: PoolId) -> int:
+        """GPUs the job's queue may still use of its owner's entitlement, whether idle or out on loan."""
+        account = self.account(job.owner, pool)
+        tree = self.quotas(job.owner, pool)
+        room = account.due - account.home - account.promised
+        return room if tree is None else min(room, tree.home_room(job.spec.queue, account.due))
+
+    def queue_room(self, job: Job, pool: PoolId) -> int:
+        """GPUs the job's queue may still use there, borrowed ones included."""
+        tree = self.quotas(job.owner, pool)
+        room = NO_LIMIT if tree is None else tree.most(job.spec.queue)
+        root = self.state.queues[job.owner].declared.quotas.get(pool)
+        if root is not None and root.borrowing_limit is not None:
+            account = self.account(job.owner, pool)
+            room = min(room, max(0, account.idle) + max(0, root.borrowing_limit - account.borrowed))
+        return room
+
+    def idle(self, owner: OwnerId, pool: PoolId) -> int:
+        """GPUs of the entitlement nobody uses, is promised or is guaranteed by a queue's ring-fence."""
+        account = self.books(pool).get(owner)
+        if account is None:
+            return 0
+        tree = self.quotas(owner, pool)
+        return account.idle if tree is None else account.idle - tree.kept_back
+
+    def lenders(self, borrower: OwnerId, pool: PoolId) -> list[tuple[OwnerId, int]]:
+        """The owners whose rules let the borrower in now, and how much each may have lent at most."""
+        key = (borrower, pool)
+        found = self._lenders.get(key)
+        if found is None:
+            who = self.state.owners[borrower].declared
+            found = self._lenders[key] = [
+                (lender, limit)
+                for lender in self.state.pools[pool].declared.entitlements
+                if lender != borrower
+                and (limit := lending_limit(self.state, lender, pool))
+                and refusal_now(self.state.owners[lender].declared.lending, who, self.now_ms) is None
+            ]
+        return found
+
+    def lendable(self, borrower: OwnerId, pool: PoolId) -> list[tuple[int, OwnerId]]:
+        """What each lender could lend the borrower now, most first (as equals in the order of the entitlements)."""
+        books = self.books(pool)
+        rooms = [
+            (room, lender)
+            for lender, limit in self.lenders(borrower, pool)
+            if (room := min(self.idle(lender, pool), limit - books[lender].lent)) > 0
+        ]
+        return sorted(rooms, key=lambda entry: -entry[0])
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def place(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
+        """Give a job free GPUs."""
+        free = self._writable(pool)
+        gpus = 0
+        for span in spans:
+            free.take(span)
+            gpus += span.gpus
+        self._take_quota(job, pool, gpus)
+        self._start(job, pool, spans, charges)
+
+    def start_reserved(self, job: Job, reservation: Reservation) -> None:
+        """Give a job the GPUs reserved for it."""
+        self._end_reservation(reservation, ReservationState.FULFILLED)
+        self._start(job, reservation.pool, reservation.spans, reservation.charges)
+
+    def release(self, reservation: Reservation) -> None:
+        """Let a reservation go; what of it is free is free for all."""
+        self._end_reservation(reservation, ReservationState.RELEASED)
+        occupancy = self.state.occupancy[reservation.pool]
+        free = self._writable(reservation.pool)
+        for span in reservation.spans:
+            for node in range(span.first, span.first + span.nodes):
+                mask = span.gpu_mask & ~occupancy.used[node]
+                if mask and occupancy.node_state(node) is NodeState.UP:
+                    free.give(Span(node, 1, mask))
+
+    def reserve(self, job: Job, pool: PoolId, spans: tuple[Span, ...], due_ms: int) -> None:
+        """Hold GPUs, free or coming free, for a job on its owner's entitlement."""
+        charges = (Charge(job.owner, job.spec.gpus),)
+        free = self._writable(pool)
+        for span in spans:
+            for node in range(span.first, span.first + span.nodes):
+                if mask := span.gpu_mask & free.masks[node]:
+                    free.take(Span(node, 1, mask))
+        self.tenants(pool).hold(spans)
+        accounts.promise(self.books(pool), charges, 1)
+        self._take_quota(job, pool, job.spec.gpus)
+        self.reserved[job.id] = Reservation(job.id, pool, spans, charges, self.now_ms, due_ms)
+        self.events.append(
+            ReservationMade(
+                at_ms=self.now_ms, by=BY, job=job.id, pool=pool, spans=spans, charges=charges,
+                asked_ms=job.waiting_since_ms, due_ms=due_ms,
+            )
+        )  # fmt: skip
+
+    def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:
+        """Count a live allocation on other entitlements."""
+        attempt = job.attempts[-1]
+        books, tenants = self.books(attempt.pool), self.tenants(attempt.pool)
+        self._post(books, job.owner, tenants.charges(job), -1)
+        self._post(books, job.owner, charges, 1)
+        tenants.recharge(job, charges)
+        self.events.append(
+            AllocationRecharged(at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, charges=charges)
+        )
+
+    def stop(self, job: Job, kill_at_ms: int, claimant: JobId) -> None:
+        """Give a borrower notice."""
+        attempt = job.attempts[-1]
+        self.tenants(attempt.pool).stop(job.id, kill_at_ms)
+        self.events.append(
+            StopOrdered(
+                at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, cause=StopCause.RECLAIM,
+                kill_at_ms=kill_at_ms, claimant=claimant,
+            )
+        )  # fmt: skip
+
+    # --- one step at a time ------------------------------------------------------------------------------------------
+
+    def _writable(self, pool: PoolId) -> FreeMap:
+        branch = self._maps.get(pool)
+        if branch is None:
+            branch = self._maps[pool] = self.state.occupancy[pool].free.branch()
+        return branch
+
+    def _start(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
+        self._post(self.books(pool), job.owner, charges, 1)
+        self.placed[job.id] = None
+        self.events.append(
+            AttemptPlaced(
+                at_ms=self.now_ms, by=BY, job=job.id, attempt=len(job.attempts) + 1, queue=job.spec.queue, pool=pool,
+                spans=spans, charges=charges,
+            )
+        )  # fmt: skip
+
+    def _end_reservation(self, reservation: Reservation, state: ReservationState) -> None:
+        del self.reserved[reservation.job]
+        accounts.promise(self.books(reservation.pool), reservation.charges, -1)
+        self.events.append(ReservationEnded(at_ms=self.now_ms, by=BY, job=reservation.job, state=state))
+
+    def _post(self, books: Accounts, borrower: OwnerId, charges: tuple[Charge, ...], sign: int) -> None:
+        accounts.post(books, borrower, charges, sign)
+        for charge in charges:
+            if charge.owner != borrower:
+                self.surplus_gpus[charge.owner] += sign * charge.gpus
+                self.surplus_gpus[borrower] -= sign * charge.gpus
+
+    def _take_quota(self, job: Job, pool: PoolId, gpus: int) -> None:
+        tree = self.quotas(job.owner, pool)
+        if tree is not None:
+            tree.take(job.spec.queue, gpus)

@@ -1,0 +1,87 @@
+"""The borrow pass: what is idle after all home work goes to whoever has lent most for what it owns."""
+
+from math import lcm
+
+from pumasi.model.ids import OwnerId, PoolId
+from pumasi.model.jobs import Charge
+from pumasi.scheduler.board import Board
+from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.fairshare import ShareTree
+from pumasi.scheduler.home import refuse
+from pumasi.scheduler.placement import find
+from pumasi.scheduler.shapes import Fit
+from pumasi.state.records import Job
+
+
+def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
+    """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is."""
+    standing = Standing(board, [tree.owner for tree in trees])
+    while trees:
+        tree = max(trees, key=lambda tree: standing.of(tree.owner))
+        turn = tree.next()
+        if turn is None:
+            trees = [other for other in trees if other is not tree]
+            continue
+        leaf, (job, demand) = turn
+        if demand.may_borrow and _place_borrowed(board, job, demand):
+            tree.used(leaf, job.spec.gpus)
+        else:
+            refuse(board, leaf, job, demand)
+
+
+class Standing:
+    """Owners' credit per entitled GPU, with what they lend and borrow now counted as if for one half-life.
+
+    Numbers of different owners compare exactly: each is scaled by the least common multiple of all entitlements.
+    """
+
+    def __init__(self, board: Board, owners: list[OwnerId]) -> None:
+        self._board = board
+        self._half_life_ms = board.state.policy.usage_half_life_seconds * 1000
+        entitled = dict.fromkeys(owners, 0)
+        for books in board.state.books.values():
+            for owner, account in books.items():
+                if owner in entitled:
+                    entitled[owner] += account.entitled
+        common = lcm(*(max(1, gpus) for gpus in entitled.values()))
+        self._scale = {owner: common // max(1, gpus) for owner, gpus in entitled.items()}
+
+    def of(self, owner: OwnerId) -> int:
+        """The higher, the sooner it may borrow."""
+        credit = self._board.state.owners[owner].credit_gpu_milliseconds
+        return (credit + self._board.surplus_gpus[owner] * self._half_life_ms) * self._scale[owner]
+
+
+def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
+    gpus = job.spec.gpus
+    for fit in _home_then_idle(board, demand):
+        if board.queue_room(job, fit.pool) < gpus or not board.is_connected(fit.pool):
+            continue
+        charges = borrow_charges(board, job, fit.pool)
+        spans = find(board.free(fit.pool), fit.need) if charges else None
+        if charges and spans:
+            board.place(job, fit.pool, spans, charges)
+            return True
+    return False
+
+
+def _home_then_idle(board: Board, demand: Demand) -> list[Fit]:
+    """Pools with room at all: the owner's own pools first, then the most idle."""
+    roomy = [(board.free(fit.pool).free_gpus, fit) for fit in demand.fits]
+    home = demand.home_fits
+    order = sorted((fit not in home, -free, fit.position, fit) for free, fit in roomy if free >= fit.need.gpus)
+    return [fit for _, _, _, fit in order]
+
+
+def borrow_charges(board: Board, job: Job, pool: PoolId) -> tuple[Charge, ...] | None:
+    """On whose entitlement the job would run: its own owner's as far as it goes, the rest from the idlest lenders."""
+    wanted = job.spec.gpus
+    own = min(wanted, board.account(job.owner, pool).idle, board.home_room(job, pool))
+    charges = [Charge(job.owner, own)] if own > 0 else []
+    wanted -= max(0, own)
+    for room, lender in board.lendable(job.owner, pool) if wanted else ():
+        charges.append(Charge(lender, min(room, wanted)))
+        wanted -= charges[-1].gpus
+        if not wanted:
+            break
+    return None if wanted else tuple(charges)

@@ -1,0 +1,57 @@
+"""When a waiting job might start, by the time limits of what runs: counts only, so a bound rather than a promise."""
+
+from bisect import bisect_left
+
+from pumasi.model.ids import PoolId
+from pumasi.scheduler.board import Board
+from pumasi.scheduler.demand import Demand
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.records import Attempt, Job
+
+Ends = tuple[list[int], list[int]]  # moments in order, and the GPUs that have come free by each
+
+
+class Estimates:
+    """The ends to expect in each pool, read from its jobs when first asked for."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._ends: dict[PoolId, Ends] = {}
+
+    def start_ms(self, job: Job, demand: Demand) -> int | None:
+        """The earliest moment at which enough GPUs have come free in some pool; None if there is none."""
+        moments = [self._start_in(job, demand, fit.pool) for fit in demand.fits if self._board.is_connected(fit.pool)]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _start_in(self, job: Job, demand: Demand, pool: PoolId) -> int | None:
+        may_borrow = demand.may_borrow and bool(self._board.lenders(job.owner, pool))
+        if not may_borrow and self._board.account(job.owner, pool).due < job.spec.gpus:
+            return None
+        missing = job.spec.gpus - self._board.free(pool).free_gpus
+        moments, freed = self._of(pool)
+        at = bisect_left(freed, max(1, missing))
+        return moments[at] if at < len(moments) else None
+
+    def _of(self, pool: PoolId) -> Ends:
+        ends = self._ends.get(pool)
+        if ends is None:
+            ends = self._ends[pool] = _ends(self._board.state, pool)
+        return ends
+
+
+def _ends(state: FleetState, pool: PoolId) -> Ends:
+    moments: list[int] = []
+    freed: list[int] = []
+    total = 0
+    jobs = [state.jobs[job] for job in state.active[pool]]
+    for moment, gpus in sorted((end_ms(job, job.attempts[-1]), job.spec.gpus) for job in jobs):
+        total += gpus
+        moments.append(moment)
+        freed.append(total)
+    return moments, freed
+
+
+def end_ms(job: Job, attempt: Attempt) -> int:
+    """When a live attempt ends at the latest."""
+    limit_ms = (attempt.started_ms or attempt.placed_ms) + job.spec.time_limit_seconds * 1000
+    return min(limit_ms, attempt.stop.kill_at_ms) if attempt.stop else limit_ms

@@ -1,0 +1,59 @@
+"""The home pass: work within an owner's entitlement, first in free GPUs, else by asking lent ones back."""
+
+from pumasi.model.jobs import Charge
+from pumasi.scheduler.board import Board
+from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.fairshare import ShareNode, ShareTree
+from pumasi.scheduler.loans import commit, relief
+from pumasi.scheduler.placement import find
+from pumasi.scheduler.reclaim import claim
+from pumasi.scheduler.shapes import Fit
+from pumasi.state.records import Job
+
+
+def home_pass(board: Board, tree: ShareTree) -> None:
+    """Place an owner's work at home in the order of fair share, or reserve lent GPUs for it."""
+    while (turn := tree.next()) is not None:
+        leaf, (job, demand) = turn
+        if _place_home(board, job, demand) or claim(board, job, demand):
+            tree.used(leaf, job.spec.gpus)
+        else:
+            refuse(board, leaf, job, demand)
+
+
+def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
+    """Remember that the demand finds no room: for its queue, and for the whole owner unless a queue's limit is why."""
+    leaf.left.append((job, demand))
+    leaf.refused.add(demand)
+    demand.is_refused = not any(board.quotas(demand.owner, fit.pool) for fit in demand.fits)
+
+
+def _place_home(board: Board, job: Job, demand: Demand) -> bool:
+    for fit in _by_idle(board, demand):
+        has_room = board.home_room(job, fit.pool) >= job.spec.gpus and board.is_connected(fit.pool)
+        if has_room and _place_in(board, job, fit):
+            return True
+    return False
+
+
+def _by_idle(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
+    fits = demand.home_fits
+    if len(fits) < 2:
+        return fits
+    owner, books = demand.owner, board.books
+    return sorted(fits, key=lambda fit: (-books(fit.pool)[owner].idle, fit.position))
+
+
+def _place_in(board: Board, job: Job, fit: Fit) -> bool:
+    """Place the job on free GPUs; loans that take up its owner's entitlement go to other lenders, nobody is evicted."""
+    spans = find(board.free(fit.pool), fit.need)
+    if spans is None:
+        return False
+    missing = job.spec.gpus - board.books(fit.pool)[job.owner].idle
+    if missing > 0:
+        moves = relief(board, job.owner, fit.pool, missing)
+        if sum(move.gpus for move in moves) < missing:
+            return False
+        commit(board, moves)
+    board.place(job, fit.pool, spans, (Charge(job.owner, job.spec.gpus),))
+    return True

@@ -1,0 +1,154 @@
+"""Loans of what runs: brought home when the borrower can carry them, moved between lenders, ended when not allowed."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.jobs import Charge
+from pumasi.scheduler.board import Board
+from pumasi.state.lending import lending_limit
+from pumasi.state.records import Attempt, Job
+
+
+class Move(Struct, frozen=True):
+    """So many GPUs of a job's charge go from one owner's entitlement to another's."""
+
+    job: JobId
+    source: OwnerId
+    target: OwnerId
+    gpus: int
+
+
+def settle_loans(board: Board) -> None:
+    """At the start of a cycle: bring loans home that fit there, end those their lender no longer allows."""
+    for pool, books in board.state.books.items():
+        for owner, account in books.items():
+            if account.borrowed and account.idle > 0:
+                _bring_home(board, owner, pool)
+    for pool, books in board.state.books.items():
+        for owner, account in books.items():
+            if account.lent:
+                _end_forbidden(board, owner, pool)
+
+
+def _bring_home(board: Board, owner: OwnerId, pool: PoolId) -> None:
+    tenants = board.tenants(pool)
+    for job_id in tenants.borrowers():
+        job = board.state.jobs[job_id]
+        if job.owner != owner or job_id in tenants.stopping:
+            continue
+        moves, room = [], board.idle(owner, pool)
+        for charge in tenants.charges(job):
+            gpus = min(charge.gpus, room)
+            if charge.owner != owner and gpus > 0:
+                moves.append(Move(job_id, charge.owner, owner, gpus))
+                room -= gpus
+        commit(board, moves)
+
+
+# --- moving a loan to another lender ---------------------------------------------------------------------------------
+
+
+def relief(
+    board: Board, lender: OwnerId, pool: PoolId, gpus: int, *, spared: Iterable[JobId] = (), only: JobId = 0
+) -> list[Move]:
+    """Moves that take up to `gpus` of what a lender lends off its entitlement, onto others that may carry it.
+
+    Jobs that are `spared` or stopping are not moved; with `only`, no other job is.
+    """
+    tenants = board.tenants(pool)
+    if not any(board.idle(owner, pool) > 0 for owner in board.books(pool) if owner != lender):
+        return []
+    moves: list[Move] = []
+    spent: dict[OwnerId, int] = {}
+    for job_id, lent in sorted(tenants.loans.get(lender, {}).items()):
+        if gpus <= 0:
+            break
+        if job_id in tenants.stopping or job_id in spared or (only and job_id != only):
+            continue
+        found = _takers(board, board.state.jobs[job_id], lender, pool, min(lent, gpus), spent)
+        gpus -= sum(move.gpus for move in found)
+        moves += found
+    return moves
+
+
+def _takers(board: Board, job: Job, lender: OwnerId, pool: PoolId, gpus: int, spent: dict[OwnerId, int]) -> list[Move]:
+    """Where a job's charge could go: its own owner's idle entitlement first, then other lenders."""
+    moves: list[Move] = []
+    for room, target in [(board.idle(job.owner, pool), job.owner), *board.lendable(job.owner, pool)]:
+        moved = min(room - spent.get(target, 0), gpus)
+        if target == lender or moved <= 0:
+            continue
+        moves.append(Move(job.id, lender, target, moved))
+        spent[target] = spent.get(target, 0) + moved
+        gpus -= moved
+    return moves
+
+
+def commit(board: Board, moves: list[Move]) -> None:
+    """Recharge the jobs the moves speak of, each once."""
+    charges: dict[JobId, dict[OwnerId, int]] = {}
+    for move in moves:
+        job = board.state.jobs[move.job]
+        if move.job not in charges:
+            tenants = board.tenants(job.attempts[-1].pool)
+            charges[move.job] = {charge.owner: charge.gpus for charge in tenants.charges(job)}
+        counted = charges[move.job]
+        counted[move.source] -= move.gpus
+        counted[move.target] = counted.get(move.target, 0) + move.gpus
+    for job_id, counted in charges.items():
+        board.recharge(board.state.jobs[job_id], tuple(Charge(owner, gpus) for owner, gpus in counted.items() if gpus))
+
+
+# --- ending what is no longer allowed --------------------------------------------------------------------------------
+
+
+def _end_forbidden(board: Board, lender: OwnerId, pool: PoolId) -> None:
+    """Loans the lender's rules now refuse, and what exceeds its limit: moved if possible, else given notice."""
+    tenants = board.tenants(pool)
+    running = {job: gpus for job, gpus in tenants.loans.get(lender, {}).items() if job not in tenants.stopping}
+    over = sum(running.values()) - lending_limit(board.state, lender, pool)
+    jobs = [board.state.jobs[job] for job in running]
+    refused = {job.id: None for job in jobs if not _is_let_in(board, job.owner, lender, pool)}
+    for job in sorted(jobs, key=lambda job: (job.id not in refused, lost_gpu_milliseconds(board, job), job.id)):
+        if job.id not in refused and over <= 0:
+            return
+        gpus = running[job.id] if job.id in refused else min(over, running[job.id])
+        over -= running[job.id]
+        moves = relief(board, lender, pool, gpus, only=job.id)
+        if sum(move.gpus for move in moves) == gpus:
+            commit(board, moves)
+        else:
+            board.stop(job, kill_at_ms(board, job), 0)
+
+
+def _is_let_in(board: Board, borrower: OwnerId, lender: OwnerId, pool: PoolId) -> bool:
+    return any(name == lender for name, _ in board.lenders(borrower, pool))
+
+
+# --- what an end costs -----------------------------------------------------------------------------------------------
+
+
+def kill_at_ms(board: Board, job: Job) -> int:
+    """When a borrower told to stop now is killed: by the contract of the lender that gives it most time."""
+    attempt = job.attempts[-1]
+    lenders = [charge.owner for charge in board.tenants(attempt.pool).charges(job) if charge.owner != job.owner]
+    return max(kill_at_by_contract_ms(board, attempt, lender) for lender in lenders)
+
+
+def kill_at_by_contract_ms(board: Board, attempt: Attempt, lender: OwnerId) -> int:
+    """When an attempt told to stop now is killed by a lender's contract: after its notice, and its protected time."""
+    contract = board.state.owners[lender].declared.lending
+    began_ms = attempt.started_ms or attempt.placed_ms
+    return max(board.now_ms + contract.notice_seconds * 1000, began_ms + contract.protected_seconds * 1000)
+
+
+def lost_gpu_milliseconds(board: Board, job: Job) -> int:
+    """Work that is lost if the job is stopped: GPU-milliseconds since its last checkpoint, or since it started."""
+    attempt = job.attempts[-1]
+    if not attempt.started_ms:
+        return 0
+    ran_ms = board.now_ms - attempt.started_ms
+    period_ms = job.spec.checkpoint_seconds * 1000
+    return job.spec.gpus * (ran_ms % period_ms if period_ms else ran_ms)

@@ -1,0 +1,195 @@
+"""Exact nodes and GPUs for a gang: all of them or none, as tight as can be, whole racks kept whole for others.
+
+Counts decide, nodes are only looked at once it is known that they fit. Ties go to the lowest index.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+from pumasi.model.jobs import Level, Span
+from pumasi.scheduler.shapes import Need
+from pumasi.state.freemap import FreeMap, lowest
+
+Pick = tuple[int, int]  # a rack and how many segments are taken from it
+
+
+def find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
+    """Where the gang sits best, or None if it fits nowhere. `free` is not changed."""
+    if free.free_gpus < need.gpus:
+        return None
+    if need.nodes == 1:
+        return _one_node(free, need.each)
+    rack = _one_whole_rack(free, need)
+    if rack is not None:
+        return _spans(free, need, [(rack, need.nodes)], 1)
+    counts = segment_counts(free, need)
+    picks = pick_racks(counts, need, free.racks_per_block)
+    return None if picks is None else _spans(free, need, picks, need.segment)
+
+
+# --- single nodes ----------------------------------------------------------------------------------------------------
+
+
+def _one_node(free: FreeMap, each: int) -> tuple[Span, ...] | None:
+    """The fullest broken node that still fits; failing that a whole one, in the rack that is most broken."""
+    for bits in free.by_free[each : free.gpus_per_node]:
+        if bits:
+            node = lowest(bits)
+            return (Span(node, 1, low_gpus(free.masks[node], each)),)
+    node = _whole_node(free)
+    return None if node < 0 else (Span(node, 1, low_gpus(free.full_mask, each)),)
+
+
+def _whole_node(free: FreeMap) -> int:
+    for racks in free.racks_by_whole[1:]:
+        if racks:
+            first = lowest(racks) * free.nodes_per_rack
+            return first + lowest(free.by_free[free.gpus_per_node] >> first)
+    return -1
+
+
+@cache
+def low_gpus(mask: int, count: int) -> int:
+    """The mask of the `count` lowest GPUs of a mask."""
+    taken = 0
+    for _ in range(count):
+        taken |= mask & -mask
+        mask &= mask - 1
+    return taken
+
+
+# --- gangs: which racks ----------------------------------------------------------------------------------------------
+
+
+def _one_whole_rack(free: FreeMap, need: Need) -> int | None:
+    """The fullest rack that holds the whole gang on whole nodes, found by the files alone."""
+    if need.each != free.gpus_per_node:
+        return None
+    for racks in free.racks_by_whole[need.nodes :]:
+        if racks:
+            return lowest(racks)
+    return None
+
+
+def segment_counts(free: FreeMap, need: Need) -> list[int]:
+    """How many segments each rack has room for (nodes, if the gang has no segments)."""
+    counts = list(free.rack_whole) if need.each == free.gpus_per_node else _nodes_with(free, need.each)
+    return counts if need.segment == 1 else [count // need.segment for count in counts]
+
+
+def _nodes_with(free: FreeMap, each: int) -> list[int]:
+    """Per rack, the nodes with at least `each` free GPUs."""
+    bits, in_rack, racks = roomy(free, each), (1 << free.nodes_per_rack) - 1, len(free.rack_whole)
+    return [(bits >> rack * free.nodes_per_rack & in_rack).bit_count() for rack in range(racks)]
+
+
+def roomy(free: FreeMap, each: int) -> int:
+    """The nodes with at least `each` free GPUs, as a bitset."""
+    bits = 0
+    for file in free.by_free[each:]:
+        bits |= file
+    return bits
+
+
+def pick_racks(counts: list[int], need: Need, racks_per_block: int) -> list[Pick] | None:
+    """The racks for the gang in the narrowest level that holds it, fewest racks first; None if there are none."""
+    wanted = need.nodes // need.segment
+    tightest = min(((count, rack) for rack, count in enumerate(counts) if count >= wanted), default=None)
+    if tightest is not None:
+        return [(tightest[1], wanted)]
+    if need.widest is Level.RACK or sum(counts) < wanted:
+        return None
+    picks = _one_block(counts, wanted, racks_per_block)
+    if picks is None and need.widest is Level.POOL:
+        picks = _many_blocks(counts, wanted, racks_per_block)
+    return picks
+
+
+def _blocks(counts: list[int], racks_per_block: int) -> Iterator[tuple[int, int]]:
+    """Each block's first rack and the sum of its counts."""
+    for first in range(0, len(counts), racks_per_block):
+        yield first, sum(counts[first : first + racks_per_block])
+
+
+def _one_block(counts: list[int], wanted: int, racks_per_block: int) -> list[Pick] | None:
+    best: tuple[int, int, list[Pick]] | None = None
+    for first, total in _blocks(counts, racks_per_block):
+        if total < wanted:
+            continue
+        picks = _fewest(counts, range(first, min(first + racks_per_block, len(counts))), wanted)
+        if best is None or (len(picks), total) < best[:2]:
+            best = (len(picks), total, picks)
+    return best[2] if best else None
+
+
+def _many_blocks(counts: list[int], wanted: int, racks_per_block: int) -> list[Pick]:
+    """Whole blocks, the roomiest first, and the rest from the tightest block that holds it."""
+    blocks = sorted(_blocks(counts, racks_per_block), key=lambda block: (-block[1], block[0]))
+    picks: list[Pick] = []
+    for place, (first, total) in enumerate(blocks):
+        if total >= wanted:
+            chosen = min(blocks[place:], key=lambda block: (block[1] < wanted, block[1], block[0]))[0]
+        else:
+            chosen = first
+        racks = range(chosen, min(chosen + racks_per_block, len(counts)))
+        taken = _fewest(counts, racks, min(total, wanted))
+        picks += taken
+        wanted -= sum(count for _, count in taken)
+        if not wanted:
+            break
+    return picks
+
+
+def _fewest(counts: list[int], racks: range, wanted: int) -> list[Pick]:
+    """The fewest racks that together hold `wanted`: the roomiest first, the rest from the tightest that holds it."""
+    order = sorted(racks, key=lambda rack: (-counts[rack], rack))
+    picks: list[Pick] = []
+    for place, rack in enumerate(order):
+        if counts[rack] >= wanted:
+            last = min(order[place:], key=lambda each: (counts[each] < wanted, counts[each], each))
+            picks.append((last, wanted))
+            break
+        picks.append((rack, counts[rack]))
+        wanted -= counts[rack]
+    return picks
+
+
+# --- gangs: which nodes ----------------------------------------------------------------------------------------------
+
+
+def _spans(free: FreeMap, need: Need, picks: list[Pick], segment: int) -> tuple[Span, ...]:
+    """The nodes of the picked racks, neighbours with equal masks joined."""
+    pieces: list[Span] = []
+    for rack, segments in sorted(picks):
+        pieces += _in_rack(free, need.each, rack, segments * segment)
+    return merged(pieces)
+
+
+def _in_rack(free: FreeMap, each: int, rack: int, nodes: int) -> list[Span]:
+    first = rack * free.nodes_per_rack
+    if each == free.gpus_per_node:
+        if nodes == free.nodes_per_rack:
+            return [Span(first, nodes, free.full_mask)]
+        whole = free.by_free[each] >> first & (1 << free.nodes_per_rack) - 1
+        return [Span(first + node, 1, free.full_mask) for node in _low_bits(whole, nodes)]
+    fitting = [node for node in range(first, min(first + free.nodes_per_rack, free.nodes))
+               if free.masks[node].bit_count() >= each]  # fmt: skip
+    fitting.sort(key=lambda node: (free.masks[node].bit_count(), node))
+    return [Span(node, 1, low_gpus(free.masks[node], each)) for node in sorted(fitting[:nodes])]
+
+
+def _low_bits(bits: int, count: int) -> Iterator[int]:
+    for _ in range(count):
+        yield lowest(bits)
+        bits &= bits - 1
+
+
+def merged(pieces: list[Span]) -> tuple[Span, ...]:
+    """Neighbouring spans with equal masks joined; `pieces` in order of nodes."""
+    spans: list[Span] = []
+    for piece in pieces:
+        if spans and spans[-1].first + spans[-1].nodes == piece.first and spans[-1].gpu_mask == piece.gpu_mask:
+            spans[-1] = Span(spans[-1].first, spans[-1].nodes + piece.nodes, piece.gpu_mask)
+        else:
+            spans.append(piece)
+    return tuple(spans)

@@ -1,0 +1,114 @@
+"""Why a job waits: codes, the Slurm word next to each, and the sentences that say what would change it."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from pumasi.model.ids import PoolId
+
+
+class ReasonCode(StrEnum):
+    """Why a job does not start; the codes are the API. `SLURM_WORDS` gives each one the word Slurm's users know."""
+
+    # what a pool is: these never change by waiting
+    NO_POOL = "no_pool"
+    NOT_IN_SERVICE = "not_in_service"
+    OTHER_POOL_ASKED = "other_pool_asked"
+    GPU_MODEL = "gpu_model"
+    GPU_MEMORY = "gpu_memory"
+    CPU_ARCHITECTURE = "cpu_architecture"
+    DATA_CLASS = "data_class"
+    STAYS_HOME = "stays_home"
+    GANG_SHAPE = "gang_shape"
+    GANG_TOO_LARGE = "gang_too_large"
+    TOPOLOGY_TOO_NARROW = "topology_too_narrow"
+    SEGMENT = "segment"
+    ENTITLEMENT_TOO_SMALL = "entitlement_too_small"
+    QUEUE_LIMIT_TOO_SMALL = "queue_limit_too_small"
+    # rules of the lenders
+    LENDER_REFUSES_OWNER = "lender_refuses_owner"
+    LENDER_REFUSES_KIND = "lender_refuses_kind"
+    LENDING_LIMIT = "lending_limit"
+    OUTSIDE_LENDING_WINDOW = "outside_lending_window"
+    # what changes from minute to minute
+    BEGIN_TIME = "begin_time"
+    SITE_NOT_CONNECTED = "site_not_connected"
+    RECLAIMING = "reclaiming"
+    ENTITLEMENT_USED = "entitlement_used"
+    QUEUE_LIMIT = "queue_limit"
+    LENT_OUT = "lent_out"
+    NOTHING_TO_BORROW = "nothing_to_borrow"
+    TOO_FEW_FREE = "too_few_free"
+    NO_SHAPE = "no_shape"
+
+
+_C = ReasonCode
+
+SLURM_WORDS: dict[ReasonCode, str] = {
+    _C.NO_POOL: "BadConstraints",
+    _C.NOT_IN_SERVICE: "PartitionDown",
+    _C.OTHER_POOL_ASKED: "BadConstraints",
+    _C.GPU_MODEL: "BadConstraints",
+    _C.GPU_MEMORY: "BadConstraints",
+    _C.CPU_ARCHITECTURE: "BadConstraints",
+    _C.DATA_CLASS: "BadConstraints",
+    _C.STAYS_HOME: "AccountNotAllowed",
+    _C.GANG_SHAPE: "BadConstraints",
+    _C.GANG_TOO_LARGE: "PartitionNodeLimit",
+    _C.TOPOLOGY_TOO_NARROW: "BadConstraints",
+    _C.SEGMENT: "BadConstraints",
+    _C.ENTITLEMENT_TOO_SMALL: "AssocMaxGRESPerJob",
+    _C.QUEUE_LIMIT_TOO_SMALL: "AssocMaxGRESPerJob",
+    _C.LENDER_REFUSES_OWNER: "AccountNotAllowed",
+    _C.LENDER_REFUSES_KIND: "AccountNotAllowed",
+    _C.LENDING_LIMIT: "QOSGrpGRES",
+    _C.OUTSIDE_LENDING_WINDOW: "PartitionInactive",
+    _C.BEGIN_TIME: "BeginTime",
+    _C.SITE_NOT_CONNECTED: "PartitionDown",
+    _C.RECLAIMING: "Resources",
+    _C.ENTITLEMENT_USED: "AssocGrpGRES",
+    _C.QUEUE_LIMIT: "AssocGrpGRES",
+    _C.LENT_OUT: "Resources",
+    _C.NOTHING_TO_BORROW: "QOSGrpGRES",
+    _C.TOO_FEW_FREE: "Resources",
+    _C.NO_SHAPE: "Resources",
+}
+
+
+class Verdict(Struct, frozen=True):
+    """Why a pool can never run a job, or may not lend to it. `pool` is empty if it concerns all of them."""
+
+    code: ReasonCode
+    pool: PoolId
+    detail: str
+
+
+class Reason(Struct, frozen=True):
+    """One thing that keeps a job waiting. `would_start`: what would change it, in numbers; empty if only time does."""
+
+    code: ReasonCode
+    pool: PoolId
+    detail: str
+    would_start: str = ""
+
+    @property
+    def slurm(self) -> str:
+        """The word Slurm's users know for it."""
+        return SLURM_WORDS[self.code]
+
+
+class Reasons(Struct, frozen=True):
+    """Why a job waits, the most decisive first.
+
+    `would_start`: the least that would start it. `estimated_start_ms`: by the time limits of what runs now; None if no
+    pool will ever have come free enough by them.
+    """
+
+    reasons: tuple[Reason, ...]
+    would_start: str
+    estimated_start_ms: int | None = None
+
+    @property
+    def first(self) -> Reason:
+        """The most decisive reason."""
+        return self.reasons[0]

@@ -1,0 +1,55 @@
+"""What a job needs, reduced to what decides where it may sit. Jobs of equal shape share every answer of a cycle."""
+
+from operator import attrgetter
+from typing import Any
+
+from msgspec import Struct
+
+from pumasi.model.ids import PoolId
+from pumasi.model.jobs import JobSpec, Level
+
+ShapeKey = tuple[Any, ...]
+
+_FIELDS = (
+    "gpus", "gpus_per_node", "gpu_models", "memory_gib_per_gpu", "cpu_arch", "sites", "pools", "data_class",
+    "stays_home", "may_borrow", "topology", "segment_nodes",
+)  # fmt: skip
+
+_key = attrgetter(*_FIELDS)
+
+
+def shape_key(spec: JobSpec) -> ShapeKey:
+    """Equal for two jobs of an owner that can sit in the same places."""
+    key: ShapeKey = _key(spec)
+    return key
+
+
+class Need(Struct, frozen=True):
+    """A gang in a pool: `nodes` nodes with `each` GPUs on every one, within one `level` if `required`.
+
+    `segment` > 1: the gang comes in groups of that many nodes, each group within one rack.
+    """
+
+    nodes: int
+    each: int
+    level: Level = Level.POOL
+    required: bool = False
+    segment: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole gang."""
+        return self.nodes * self.each
+
+    @property
+    def widest(self) -> Level:
+        """The widest level the gang may spread over."""
+        return self.level if self.required else Level.POOL
+
+
+class Fit(Struct, frozen=True):
+    """A pool that may run the job, and what the job needs there. `position`: the pool's place in the fleet's order."""
+
+    pool: PoolId
+    need: Need
+    position: int
