@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 
-_NOT_OURS = {"__pycache__", "build", "dist", "node_modules"}
+FOLDERS = (".ci", "bench", "docs", "plans", "requirements", "scripts", "src", "tests")
 _BINARY = {".gz", ".ico", ".jpg", ".png", ".whl", ".woff2", ".zst"}
 
 
@@ -22,7 +22,9 @@ def python_files(folder: str) -> tuple[Path, ...]:
 @cache
 def text_files() -> tuple[Path, ...]:
     """Every file a person may read or write, sorted: code, documents, settings."""
-    return tuple(path for path in _walk(ROOT) if path.suffix not in _BINARY)
+    top = (path for path in sorted(ROOT.iterdir()) if path.is_file())
+    below = (path for folder in FOLDERS for path in _walk(ROOT / folder))
+    return tuple(path for path in (*top, *below) if path.suffix not in _BINARY)
 
 
 def markdown_files() -> tuple[Path, ...]:
@@ -49,5 +51,5 @@ def shown(path: Path) -> str:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _NOT_OURS and (name == ".ci" or name[0] != "."))
+        folders[:] = sorted(name for name in folders if name != "__pycache__" and not name.startswith("."))
         yield from (Path(place, name) for name in sorted(files))
