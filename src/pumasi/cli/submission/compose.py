@@ -1,6 +1,5 @@
 """From a draft to the jobs the API takes, once the fleet's names and clock are known."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -8,6 +7,11 @@ from pumasi.cli.submission.catalogue import Catalogue
 from pumasi.cli.submission.draft import Draft
 from pumasi.cli.submission.options import OptionProblem
 from pumasi.cli.times import BEGIN_FORMS, parse_begin
+
+_TASKS = (
+    "{option} is not supported: the script is started once and told of one task per node; leave it out "
+    "(or --ignore it) and let the launcher in the script (srun -n, torchrun, mpirun) start more"
+)
 
 
 class Fleet(NamedTuple):
@@ -34,10 +38,11 @@ def compose(draft: Draft, fleet: Fleet) -> list[dict[str, Any]]:
         body["begin_at_ms"] = _begin(draft.begin, fleet.now)
     if draft.held:
         body["held"] = True
-    environment = draft.environment | _task_environment(draft, gpus, per_node)
+    _check_tasks(draft, gpus, per_node)
     if not draft.array:
-        return [body | ({"environment": environment} if environment else {})]
-    return [_array_task(body, environment, draft.array, index, fleet.array_id) for index in draft.array]
+        return [body | ({"environment": draft.environment} if draft.environment else {})]
+    tasks = (_array_task(draft.array, index, fleet.array_id) for index in draft.array)
+    return [body | {"environment": draft.environment | task} for task in tasks]
 
 
 def gang(draft: Draft) -> tuple[int, int]:
@@ -59,21 +64,13 @@ def gang(draft: Draft) -> tuple[int, int]:
     return gpus, gpus // nodes if nodes else 0
 
 
-def _task_environment(draft: Draft, gpus: int, per_node: int) -> dict[str, str]:
-    """What sbatch tells a script of its tasks. Pumasi starts the script once; the counts are for its launcher."""
-    tasks, each = draft.tasks, draft.tasks_per_node
-    nodes = gpus // per_node if per_node else 0
-    if each and each not in {1, per_node or each}:
-        raise OptionProblem(f"--ntasks-per-node={each} fits neither 1 nor the {per_node} GPUs of a node")
-    if tasks and nodes and each and tasks != nodes * each:
-        raise OptionProblem(f"--ntasks={tasks} are not {nodes} nodes with {each} tasks each")
-    if tasks and not each and tasks not in {1, nodes or 1, gpus}:
-        raise OptionProblem(
-            f"--ntasks={tasks} is neither 1, nor one per node, nor one per GPU ({gpus}); leave it out and let "
-            "the launcher in the script lay out its tasks"
-        )
-    found = {"SLURM_NTASKS": tasks or each * nodes, "SLURM_NTASKS_PER_NODE": each}
-    return {name: str(value) for name, value in found.items() if value}
+def _check_tasks(draft: Draft, gpus: int, per_node: int) -> None:
+    """Pumasi starts the script once and tells it of one task per node; more tasks are the launcher's business."""
+    nodes = gpus // per_node if per_node else 1
+    if draft.tasks_per_node > 1:
+        raise OptionProblem(_TASKS.format(option=f"--ntasks-per-node={draft.tasks_per_node}"))
+    if draft.tasks and draft.tasks not in {1, nodes}:
+        raise OptionProblem(_TASKS.format(option=f"--ntasks={draft.tasks}"))
 
 
 def _placement(draft: Draft, catalogue: Catalogue) -> dict[str, Any]:
@@ -101,23 +98,13 @@ def _begin(text: str, now: datetime) -> int:
     return begin_at_ms
 
 
-def _array_task(
-    body: Mapping[str, Any], environment: Mapping[str, str], array: tuple[int, ...], index: int, array_id: int
-) -> dict[str, Any]:
-    step = array[1] - array[0] if len(array) > 1 else 1
+def _array_task(array: tuple[int, ...], index: int, array_id: int) -> dict[str, str]:
     task = {
         "SLURM_ARRAY_JOB_ID": array_id,
         "SLURM_ARRAY_TASK_ID": index,
         "SLURM_ARRAY_TASK_COUNT": len(array),
         "SLURM_ARRAY_TASK_MIN": min(array),
         "SLURM_ARRAY_TASK_MAX": max(array),
-        "SLURM_ARRAY_TASK_STEP": step,
+        "SLURM_ARRAY_TASK_STEP": array[1] - array[0] if len(array) > 1 else 1,
     }
-    files = {name: _array_path(body[name], array_id, index) for name in ("stdout", "stderr") if body.get(name)}
-    return {**body, **files, "environment": {**environment, **{name: str(value) for name, value in task.items()}}}
-
-
-def _array_path(pattern: str, array_id: int, index: int) -> str:
-    """Fill in %A and %a; the other patterns are the site's to fill in."""
-    parts = pattern.split("%%")
-    return "%%".join(part.replace("%A", str(array_id)).replace("%a", str(index)) for part in parts)
+    return {name: str(value) for name, value in task.items()}

@@ -1,0 +1,69 @@
+"""What commands take as arguments: names, job numbers, lists of nodes, times."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from pumasi.cli.errors import CommandError, ExitCode
+from pumasi.model.hostlist import node_index, node_name
+
+
+def split_names(text: str) -> list[str]:
+    """Names with commas between."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_job_numbers(texts: Iterable[str]) -> list[int]:
+    """Job numbers, given one by one, with commas between, or as a range `7-9`.
+
+    :raises CommandError: for anything else.
+    """
+    numbers: list[int] = []
+    for text in (name for word in texts for name in split_names(word)):
+        first, dash, last = text.partition("-")
+        if not all(
+            part.isascii() and part.isdigit() and len(part) < 16 for part in ([first, last] if dash else [first])
+        ):
+            raise CommandError(f"{text!r} is no job number", ExitCode.USAGE)
+        found = range(int(first), int(last if dash else first) + 1)
+        if len(found) > 10_000:
+            raise CommandError(f"{text}: more than 10,000 jobs at once", ExitCode.USAGE)
+        numbers += found
+    return numbers
+
+
+def rfc3339(text: str | None) -> str | None:
+    """A day or time as the API takes it; what has no zone is local time.
+
+    :raises CommandError: if it is no time.
+    """
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(f"{text!r} is no time; write 2027-01-31 or 2027-01-31T08:00", ExitCode.USAGE) from None
+    return moment.astimezone().isoformat(timespec="milliseconds")
+
+
+def expand_nodes(texts: Iterable[str]) -> list[str]:
+    """Node names in lists such as `pool-[00001-00004,00009]`.
+
+    :raises CommandError: for what is no node name.
+    """
+    names: list[str] = []
+    for text in texts:
+        pool, bracket, rest = text.partition("-[")
+        ranges = rest.removesuffix("]").split(",") if bracket and rest.endswith("]") else []
+        names += [name for part in ranges for name in _expand_range(pool, part, text)] if ranges else [text]
+    for name in names:
+        if node_index(name) is None:
+            raise CommandError(f"{name!r} is no node; nodes are named like pool-00001", ExitCode.USAGE)
+    return names
+
+
+def _expand_range(pool: str, part: str, text: str) -> list[str]:
+    first, _, last = part.partition("-")
+    low, high = node_index(f"{pool}-{first}"), node_index(f"{pool}-{last or first}")
+    if low is None or high is None or high[1] < low[1]:
+        raise CommandError(f"{text!r} is no list of nodes", ExitCode.USAGE)
+    return [node_name(pool, index) for index in range(low[1], high[1] + 1)]

@@ -1,0 +1,139 @@
+"""Reports: GPU-hours from the ledger, ended jobs, and reclaims against their promise."""
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from pumasi.cli.arguments import rfc3339, split_names
+from pumasi.cli.durations import format_elapsed, format_gpu_hours
+from pumasi.cli.errors import CommandError, ExitCode
+from pumasi.cli.job_rows import api_states, ended_columns, in_states, parse_states
+from pumasi.cli.output import Column, Output, Row, dash, output_options, print_json, print_rows
+from pumasi.cli.session import open_client
+from pumasi.cli.times import format_time, parse_time
+
+KEYS = ("owner", "queue", "pool", "day", "lender")
+
+period_options = (
+    click.option("-S", "--from", "since", metavar="TIME", help="From a day (2027-01-31) or time; all by default."),
+    click.option("-E", "--until", metavar="TIME", help="Until a day or time; now by default."),
+)
+
+
+def _with_period(command: Any) -> Any:
+    for option in reversed(period_options):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@click.option("--by", metavar="KEYS", default="owner,queue", show_default=True, help=f"Any of {', '.join(KEYS)}.")
+@_with_period
+@output_options
+@click.pass_context
+def usage(context: click.Context, by: str, since: str | None, until: str | None, output: Output) -> None:
+    """Report GPU-hours from the ledger: used, and of it at home and borrowed; with the total, which adds up.
+
+    'pumasi usage jobs' lists the jobs that have ended instead, as sacct does.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    keys = split_names(by)
+    unknown = [key for key in keys if key not in KEYS]
+    if unknown or not keys:
+        raise CommandError(f"--by takes any of {', '.join(KEYS)}", ExitCode.USAGE)
+    parameters = {"from_": rfc3339(since), "until": rfc3339(until), "by": ",".join(keys)}
+    report(open_client(context).usage(**parameters), keys, output)
+
+
+def report(found: Row, keys: list[str], output: Output) -> None:
+    """Print the rows of a usage report and its total."""
+    if output.json:
+        print_json(found)
+        return
+    total = {**dict.fromkeys(keys, ""), **found["total"], keys[0]: "TOTAL"}
+    rows = [*found["rows"], total]
+    columns = [Column(key.upper(), _key_cell(key)) for key in keys] + [
+        Column(heading, _hours_cell(field)) for field, heading in _HOURS.items() if field in found["total"]
+    ]
+    print_rows(rows, columns, output)
+
+
+_HOURS = {
+    "gpu_milliseconds": "GPU_HOURS",
+    "home_gpu_milliseconds": "HOME",
+    "borrowed_gpu_milliseconds": "BORROWED",
+    "lent_gpu_milliseconds": "LENT",
+}
+
+
+def _key_cell(key: str) -> Any:
+    return lambda row: dash(row.get(key)) if row.get(key) != "" else ""
+
+
+def _hours_cell(field: str) -> Any:
+    return lambda row: format_gpu_hours(int(row.get(field) or 0))
+
+
+@usage.command("jobs")
+@click.option("-u", "--user", metavar="NAME", help="Only this user's jobs.")
+@click.option("-A", "--account", "--queue", "queue_path", metavar="QUEUE", help="Only of this queue and below.")
+@click.option("-s", "--state", "states", metavar="STATES", default="", help="Only in these states: CD, F, TO, ...")
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most this many.")
+@_with_period
+@output_options
+@click.pass_context
+def usage_jobs(
+    context: click.Context,
+    user: str | None,
+    queue_path: str | None,
+    states: str,
+    limit: int,
+    since: str | None,
+    until: str | None,
+    output: Output,
+) -> None:
+    """List jobs that have ended, newest first, as sacct does."""
+    words = parse_states(states) or ["ENDED"]
+    first, last = parse_time(rfc3339(since)), parse_time(rfc3339(until))
+    client = open_client(context)
+    wanted = ["ended"] if "ALL" in words else api_states(words)
+    rows = in_states(client.jobs(state=wanted, user=user, queue=queue_path, limit=limit), words)
+    print_rows([row for row in rows if _ended_within(row, first, last)], ended_columns(), output)
+
+
+def _ended_within(row: Row, first: datetime | None, last: datetime | None) -> bool:
+    ended = parse_time(row.get("ended_at"))
+    return ended is not None and (first is None or ended >= first) and (last is None or ended < last)
+
+
+def _kept(row: Row) -> str:
+    if row.get("kept") is None:
+        return "open"
+    return "yes" if row["kept"] else "NO"
+
+
+_KEPT_STYLES = {"yes": "green", "NO": "bold red", "open": "yellow"}
+RECLAIM_COLUMNS = [
+    Column("CLAIMANT", lambda row: int(row["claimant"])),
+    Column("OWNER", lambda row: str(row["owner"])),
+    Column("POOL", lambda row: str(row["pool"])),
+    Column("GPUS", lambda row: int(row["gpus"])),
+    Column("ASKED", lambda row: format_time(row.get("asked_at"))),
+    Column("PROMISED", lambda row: format_elapsed(int(row["promised_seconds"]))),
+    Column("TOOK", lambda row: "-" if row.get("took_seconds") is None else format_elapsed(int(row["took_seconds"]))),
+    Column("KEPT", _kept, style=lambda row: _KEPT_STYLES[_kept(row)]),
+    Column("EVICTED", lambda row: int(row["evicted_gpus"])),
+    Column("VICTIMS", lambda row: ",".join(str(job) for job in row.get("victims") or ()) or "-", wide=True),
+]
+
+
+@click.command()
+@click.option("--owner", metavar="NAME", help="Only reclaims of this owner.")
+@output_options
+@click.pass_context
+def reclaims(context: click.Context, owner: str | None, output: Output) -> None:
+    """List reclaims: which owner asked for its GPUs back, what it was promised, how long it took."""
+    rows = open_client(context).reclaims()
+    print_rows([row for row in rows if not owner or row["owner"] == owner], RECLAIM_COLUMNS, output)
