@@ -21,7 +21,7 @@ _job_decoder = msgspec.msgpack.Decoder(Job)
 def encode_facts(events: Sequence[Event]) -> list[bytes]:
     """The facts as the log keeps them.
 
-    :raises LogBroken: if a fact cannot be written down. It was folded already, so the state is ahead of the log for good.
+    :raises LogBroken: if a fact cannot be written down. Whoever folded it already is ahead of the log for good.
     """
     try:
         return [codec.encode(event) for event in events]

@@ -82,6 +82,7 @@ def open_writer(path: Path, busy_seconds: int) -> sqlite3.Connection:
         if not _identity(connection)[1]:
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             sync_folder(path)
+        _check_length(path, connection)
     except BaseException:
         connection.close()
         raise
@@ -120,6 +121,16 @@ def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
         raise LogBroken(f"{path} is a SQLite file, but no log of ours (application id {application:#x})")
     if version != SCHEMA_VERSION:
         raise LogBroken(f"{path} has schema version {version}; this version reads {SCHEMA_VERSION}")
+
+
+def _check_length(path: Path, connection: sqlite3.Connection) -> None:
+    """With nothing left in the side file, the file is as long as it says; SQLite would read a lost end as zeros."""
+    (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    found, expected = path.stat().st_size, pages * page_bytes
+    if not busy and found < expected:
+        raise LogBroken(f"{path} is cut short: it has {found} bytes of {expected}")
 
 
 def sync_folder(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The log in one SQLite file. Every commit is on disk before it is acknowledged; any doubt stops the log for good."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ class SqliteLog:
     """
 
     def __init__(self, path: Path, busy_seconds: int = 5) -> None:
-        self._path = path
+        self._path = path = Path(os.path.realpath(path))  # by whatever name it is opened, there is one lock
         self._snapshot_path = path.with_name(f"{path.name}.snapshot")
         self._broken = ""
         self._writing = threading.Lock()
@@ -175,9 +176,7 @@ class SqliteLog:
             return None
         snapshot, chain = loaded
         if snapshot.seq > last or self._digest_at(snapshot.seq) != chain:
-            raise self._stop(
-                f"{self._snapshot_path} is not of this log: remove it, and the log is folded from the start"
-            )
+            raise self._stop(f"{self._snapshot_path} is of another log; remove it to fold from the start")
         return snapshot
 
     # --- the archive -------------------------------------------------------------------------------------------------
