@@ -1,0 +1,204 @@
+"""What an agent knows of its runs. Pure: every change is an entry, and the book is what its entries say."""
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from pumasi.model.jobs import Outcome, StopCause
+from pumasi.ports.engine import Ending
+from pumasi.protocol.messages import Report, RunEnded, RunKey, RunStarted
+
+
+class Ordered(Struct, frozen=True, tag="ordered"):
+    """The control plane ordered a run, and the engine is about to get it. `notice_signal`: what a stop sends it."""
+
+    run: RunKey
+    notice_signal: str = "TERM"
+
+
+class Began(Struct, frozen=True, tag="began"):
+    """The engine has it."""
+
+    run: RunKey
+
+
+class Stopping(Struct, frozen=True, tag="stopping"):
+    """It is about to be told to stop."""
+
+    run: RunKey
+    cause: StopCause
+
+
+class Over(Struct, frozen=True, tag="over"):
+    """It has ended, and so it will be reported. `at_seconds`: Unix time, for forgetting it one day."""
+
+    report: RunEnded
+    at_seconds: int = 0
+
+
+class Told(Struct, frozen=True, tag="told"):
+    """The control plane has acknowledged its end."""
+
+    run: RunKey
+
+
+Entry: TypeAlias = Ordered | Began | Stopping | Over | Told
+
+
+class Phase(StrEnum):
+    """How far a run has come, as the agent sees it."""
+
+    ORDERED = "ordered"
+    RUNNING = "running"
+    OVER = "over"
+
+
+class KnownRun(Struct, kw_only=True):
+    """A line of the book. `began`: the engine has had it. `start_told`, `end_told`: the control plane knows it."""
+
+    run: RunKey
+    phase: Phase = Phase.ORDERED
+    began: bool = False
+    notice_signal: str = "TERM"
+    stop_cause: StopCause | None = None
+    ended: RunEnded | None = None
+    ended_at_seconds: int = 0
+    start_told: bool = False
+    end_told: bool = False
+
+
+class RunBook:
+    """All runs the agent knows, those that are over too: an order that comes late or twice must not start one again."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._runs: dict[RunKey, KnownRun] = {}
+        self._to_tell: dict[RunKey, None] = {}
+        for entry in entries:
+            self.apply(entry)
+
+    def apply(self, entry: Entry) -> None:
+        """Take an entry in. What it says of a run that is over already is no news."""
+        match entry:
+            case Ordered(run, notice_signal):
+                self._runs.setdefault(run, KnownRun(run=run)).notice_signal = notice_signal
+            case Began(run):
+                self._begin(run)
+            case Stopping(run, cause):
+                known = self._runs.setdefault(run, KnownRun(run=run))
+                known.stop_cause = known.stop_cause or cause
+            case Over(report, at_seconds):
+                self._end(report, at_seconds)
+            case Told(run):
+                self._acknowledge_end(run)
+
+    def _begin(self, run: RunKey) -> None:
+        known = self._runs.setdefault(run, KnownRun(run=run))
+        if known.phase is Phase.ORDERED:
+            known.phase, known.began = Phase.RUNNING, True
+            self._to_tell[run] = None
+
+    def _end(self, report: RunEnded, at_seconds: int) -> None:
+        known = self._runs.setdefault(report.run, KnownRun(run=report.run))
+        if known.phase is not Phase.OVER:
+            known.phase, known.ended, known.ended_at_seconds = Phase.OVER, report, at_seconds
+            self._to_tell[report.run] = None
+
+    def _acknowledge_end(self, run: RunKey) -> None:
+        known = self._runs.get(run)
+        if known is not None and known.phase is Phase.OVER:
+            known.start_told = known.end_told = True
+            self._to_tell.pop(run, None)
+
+    def get(self, run: RunKey) -> KnownRun | None:
+        """What is known of a run."""
+        return self._runs.get(run)
+
+    def live(self) -> list[KnownRun]:
+        """Runs that are not over."""
+        return [known for known in self._runs.values() if known.phase is not Phase.OVER]
+
+    def tell_again(self, run: RunKey) -> None:
+        """The control plane asks for a run whose state it should know: report it once more."""
+        known = self._runs.get(run)
+        if known is not None and known.phase is not Phase.ORDERED:
+            known.start_told = known.end_told = False
+            self._to_tell[run] = None
+
+    def untold(self, limit: int) -> list[Report]:
+        """What the control plane has not acknowledged, at most `limit` reports, each start before its end."""
+        reports: list[Report] = []
+        for run in self._to_tell:
+            if len(reports) >= limit:
+                break
+            reports += _reports_of(self._runs[run])
+        return reports
+
+    def acknowledged(self, reports: Iterable[Report]) -> list[Entry]:
+        """Take in that these reports have arrived; returns the entries to keep of it."""
+        entries: list[Entry] = []
+        for report in reports:
+            known = self._runs[report.run]
+            if isinstance(report, RunEnded):
+                entries.append(Told(report.run))
+            else:
+                known.start_told = True
+                if known.phase is Phase.RUNNING:
+                    self._to_tell.pop(report.run, None)
+        return entries
+
+    def forget(self, ended_before_seconds: int) -> None:
+        """Drop runs whose end was acknowledged and came before that time."""
+        for known in list(self._runs.values()):
+            if known.end_told and known.ended_at_seconds < ended_before_seconds:
+                del self._runs[known.run]
+
+    def entries(self) -> Iterator[Entry]:
+        """The shortest journal that says the same."""
+        for known in self._runs.values():
+            if known.began:
+                yield from (Ordered(known.run, known.notice_signal), Began(known.run))
+            elif known.ended is None:
+                yield Ordered(known.run, known.notice_signal)
+            if known.stop_cause is not None:
+                yield Stopping(known.run, known.stop_cause)
+            if known.ended is not None:
+                yield Over(known.ended, known.ended_at_seconds)
+            if known.end_told:
+                yield Told(known.run)
+
+
+def _reports_of(known: KnownRun) -> Iterator[Report]:
+    if known.began and not known.start_told:
+        yield RunStarted(run=known.run)
+    if known.ended is not None:
+        yield known.ended
+
+
+_DETAIL_CHARACTERS = 500
+_STOPPED: dict[StopCause, Outcome] = {
+    StopCause.CANCEL: Outcome.CANCELLED,
+    StopCause.RECLAIM: Outcome.RECLAIMED,
+    StopCause.TIME_LIMIT: Outcome.TIME_LIMIT,
+    StopCause.DRAIN: Outcome.DRAINED,
+}
+
+
+def ended_report(ending: Ending) -> RunEnded:
+    """What the control plane is told of an ending. A run told to stop ended for that reason, however it went."""
+    if not ending.known:
+        return RunEnded(run=ending.run, outcome=Outcome.LOST, detail=ending.detail)
+    outcome = Outcome.COMPLETED if ending.stopped_for is None else _STOPPED[ending.stopped_for]
+    return RunEnded(
+        run=ending.run,
+        outcome=outcome,
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        detail=ending.detail[:_DETAIL_CHARACTERS],
+    )
+
+
+def unstarted_report(run: RunKey, cause: StopCause) -> RunEnded:
+    """What the control plane is told of a run it wants stopped and of which there is nothing."""
+    return RunEnded(run=run, outcome=_STOPPED[cause], detail="there was nothing of it to stop")
