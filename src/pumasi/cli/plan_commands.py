@@ -14,6 +14,8 @@ from pumasi.plans.reader import PlanReading, read_plan
 from pumasi.plans.section import is_day
 from pumasi.plans.summary import By, summarize
 
+WIDE_COLUMNS = 160  # `-o wide` lets the terminal break lines rather than leave columns out
+
 
 class Day(click.ParamType[str]):
     """A day of the calendar, such as 2027-12-31."""
@@ -166,6 +168,8 @@ def _print_tables(reading: PlanReading, chosen: list[By], day: str, *, wide: boo
     from pumasi.cli.plan_tables import group_sheet, print_bars, print_sheet, source_sheet
 
     console = Console()
+    if wide:
+        console = Console(width=max(console.width, WIDE_COLUMNS))
     console.print(f"{reading.title}: {_size(reading.plan)}", highlight=False, soft_wrap=True)
     console.print()
     for by in chosen:

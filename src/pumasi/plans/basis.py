@@ -102,8 +102,8 @@ class _Bases:
         named = root.section("bases")
         self._named = {name: self.read(named.section(name)) for name in named.node.entries}
 
-    def read(self, section: Section) -> Basis | None:
-        """A basis written out; None after a mistake."""
+    def read(self, section: Section) -> Basis:
+        """A basis written out; after a mistake what there is of it, so that what it covers counts as covered."""
         basis = Basis(
             sources=section.words("sources"),
             confidence=section.choice("confidence", Confidence) if section.has("confidence") else None,
@@ -115,7 +115,7 @@ class _Bases:
                 section.complain("sources", message)
         self._check_form(section, basis)
         section.finish()
-        return basis if section.clean() else None
+        return basis
 
     def _check_form(self, section: Section, basis: Basis) -> None:
         if not section.clean():
@@ -125,7 +125,7 @@ class _Bases:
         if not basis.assumption and not (basis.sources and basis.confidence):
             section.complain("", f"needs {_FORM}")
 
-    def table(self, item: Mapping, path: str) -> dict[str, Basis | None]:
+    def table(self, item: Mapping, path: str) -> dict[str, Basis]:
         """The `basis` of an item, by the part it covers."""
         node = item.entries.get("basis")
         if node is None:
@@ -136,13 +136,13 @@ class _Bases:
             return {part: self._entry(parts, part) for part in node.entries}
         return {ALL: self._entry(owner, "basis")}
 
-    def _entry(self, section: Section, key: str) -> Basis | None:
+    def _entry(self, section: Section, key: str) -> Basis:
         if isinstance(section.take(key), Mapping):
             return self.read(section.section(key))
         name = section.text(key, None, f"the name of one of the plan's bases, or {_FORM}")
         if name and name not in self._named:
             section.complain(key, f"{quoted(name)} is not among the plan's bases{suggestion(name, self._named)}")
-        return self._named.get(name)
+        return self._named.get(name, Basis())
 
 
 class _Scope:
@@ -173,10 +173,9 @@ class _Scope:
 
     def _figure(self, part: str, node: Scalar | Sequence) -> Figure | None:
         key = self._covering(part)
-        if key is None and self.rest is None and ALL not in self._table:
-            self._complain(node, part, f"nothing says where this figure comes from; add a basis: {_FORM}")
         basis = self.rest if key is None else self._table[key]
         if basis is None:
+            self._complain(node, part, f"nothing says where this figure comes from; add a basis: {_FORM}")
             return None
         return Figure(path=f"{self._path}.{part}", value=_shown(node), line=node.line, basis=basis)
 

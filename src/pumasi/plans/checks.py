@@ -93,7 +93,8 @@ def _check_power(steps: tuple[PowerStep, ...], pools: list[Pool], section: Secti
     for day in sorted(days):
         in_force = [step.kilowatts for step in steps if step.date <= day]
         running = [pool for pool in pools if "" != pool.stages.get(Stage.IN_SERVICE, "") <= day]
-        need = sum(pool.gpus * draft.models[pool.model].model.planning_watts for pool in running) // 1000
+        watts = sum(pool.gpus * draft.models[pool.model].model.planning_watts for pool in running)
+        need = -(-watts // 1000)  # a kilowatt begun is a kilowatt needed
         if in_force and need > in_force[-1]:
             names = ", ".join(pool.id for pool in running)
             message = f"is {in_force[-1]:,} kW on {day}, but the pools then in service need {need:,} kW ({names})"

@@ -64,10 +64,14 @@ class Problems:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """` (did you mean ...?)` for the known word nearest to `word`, or what there is when the choice is small."""
     choices = sorted(known)
-    close = get_close_matches(word[:100], choices, n=1)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (there is: {', '.join(choices)})" if 0 < len(choices) <= 8 else ""
+    listed = f" (there is: {', '.join(choices)})" if 0 < len(choices) <= 8 else ""
+    return nearest(word, choices) or listed
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean ...?)`, or nothing if no known word is near."""
+    close = get_close_matches(word[:100], list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TypeVar
 
 from pumasi.model.ids import is_name
-from pumasi.plans.problems import Problems, printable, quoted, suggestion
+from pumasi.plans.problems import Problems, nearest, printable, quoted, suggestion
 from pumasi.plans.yaml_tree import Mapping, Node, Scalar, Sequence
 
 INTEGER_LIMIT = 10**12  # above every count, watt and byte a fleet has, and far below 2**63
@@ -104,7 +104,7 @@ class Section:
         if text in words:
             return kind(text)
         if text:
-            self.complain(key, f"is {quoted(text)}; it must be one of {', '.join(words)}{suggestion(text, words)}")
+            self.complain(key, f"is {quoted(text)}; it must be one of {', '.join(words)}{nearest(text, words)}")
         return default or next(iter(kind))
 
     def words(self, key: str) -> tuple[str, ...]:

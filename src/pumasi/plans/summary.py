@@ -105,7 +105,7 @@ def _group(
         gpus_entitled=None if entitled is None else entitled[key],
         pools=len(pools),
         nodes=sum(pool.nodes for pool in pools),
-        kilowatts=sum(pool.gpus * watts[pool.model] for pool in pools) // 1000,
+        kilowatts=-(-sum(pool.gpus * watts[pool.model] for pool in pools) // 1000),
     )
 
 
