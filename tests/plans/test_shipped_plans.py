@@ -1,12 +1,14 @@
 """The plans that ship: Korea's 260,000 GPUs exactly as announced, every figure sourced; the campus's 96."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from pumasi.model.fleet import FleetPlan, Stage, stage_of
 from pumasi.plans.catalogue import shipped_catalogue
 from pumasi.plans.locate import find_data_file
+from pumasi.plans.picture import draw_plan
 from pumasi.plans.reader import PlanReading, load_plan, read_plan
 from pumasi.plans.summary import By, groups, summarize
 
@@ -153,3 +155,9 @@ def test_groups_agree_with_totals(korea: PlanReading) -> None:
         assert sum(group.gpus for group in found) == 260_000
         assert sum(group.nodes for group in found) == nodes
         assert all(sum(group.gpus_by_stage.values()) == group.gpus for group in found)
+
+
+def test_picture_in_the_guide_is_up_to_date(korea: PlanReading) -> None:
+    """Drawn again by `pumasi plan show korea --as-of 2027-12-31 --picture docs/pictures/korea-fleet.svg`."""
+    committed = Path(__file__).parents[2] / "docs/pictures/korea-fleet.svg"
+    assert committed.read_text(encoding="utf-8") == draw_plan(korea.plan, korea.title, "2027-12-31")

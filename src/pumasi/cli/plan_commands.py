@@ -27,16 +27,6 @@ class Day(click.ParamType[str]):
         return value if is_day(value) else self.fail(f"{value!r} is no day such as 2027-12-31", param, ctx)
 
 
-class PlanName(click.ParamType[str]):
-    """The path of a plan file, or the name of a plan that ships with Pumasi."""
-
-    name = "file"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
-        """The text as it came; whether it exists is the command's to say, with the exit code for that."""
-        return value
-
-
 _as_of = click.option("--as-of", type=Day(), metavar="DATE", help="Show the stages reached by this day; else by today.")
 
 
@@ -49,7 +39,7 @@ def plan() -> None:
 
 
 @plan.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PlanName())
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.pass_context
 def check(ctx: click.Context, files: tuple[str, ...]) -> None:
     """Say whether plan files are sound; if not, list every mistake with its line and what would be right."""
@@ -87,7 +77,7 @@ def _mistakes(problems: list[PlanProblem]) -> str:
 
 
 @plan.command()
-@click.argument("file", type=PlanName())
+@click.argument("file")
 @click.option("--by", type=click.Choice([by.value for by in By]), help="One table instead of all.")
 @_as_of
 @click.option(
@@ -183,8 +173,8 @@ def _print_tables(reading: PlanReading, chosen: list[By], day: str, *, wide: boo
 
 
 @plan.command()
-@click.argument("before", type=PlanName())
-@click.argument("after", type=PlanName())
+@click.argument("before")
+@click.argument("after")
 @_as_of
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print."
