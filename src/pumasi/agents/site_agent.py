@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -42,6 +43,7 @@ _SUPERSEDED = "agent-superseded"
 _REPORTS_PER_CALL = 500
 _LOG_PIECE_BYTES = 256 << 10  # a call's body stays well below what the control plane takes
 _LOG_PIECES_PER_CALL = 2
+_ANSWERED_REMEMBERED = 1000
 _STARTS_AT_ONCE = 16  # between batches of starts the engine is free for stops and news
 _UNWANTED_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.0
@@ -91,6 +93,7 @@ class SiteAgent:
         self._changed = asyncio.Event()
         self._after_seq = 0
         self._chunks: list[LogChunk] = []
+        self._answered: deque[str] = deque(maxlen=_ANSWERED_REMEMBERED)
 
     async def run(self, stopping: asyncio.Event, end_runs: bool = False) -> None:
         """Serve until `stopping` is set. Runs go on then, unless `end_runs`: they are ended and reported if possible.
@@ -252,6 +255,9 @@ class SiteAgent:
 
     async def _answer_log_requests(self, requests: Iterable[LogRequest]) -> None:
         for request in requests:
+            if request.id in self._answered:  # it is asked until the answer has arrived
+                continue
+            self._answered.append(request.id)
             self._chunks.append(await self._read_output(request))
             self._to_report.set()
 

@@ -49,7 +49,7 @@ class Mailboxes:
 
     def has_news(self, site: SiteId, after_seq: int) -> bool:
         """True if the site's agent, which has acted on everything up to `after_seq`, has something to do."""
-        if after_seq < self._since_seq or after_seq > self.seq:
+        if self._knows_too_little(after_seq):
             return True
         box = self._boxes.get(site)
         return box is not None and any(seq > after_seq for seq in box.news.values())
@@ -58,7 +58,7 @@ class Mailboxes:
         self, state: FleetState, site: SiteId, after_seq: int, now_ms: int, undurable: Set[RunKey]
     ) -> SyncResponse:
         """What the site's agent is to do, and forget what it has acted on. Placements in `undurable` stay secret."""
-        if after_seq < self._since_seq or after_seq > self.seq:
+        if self._knows_too_little(after_seq):
             return self._whole(state, site, now_ms, undurable)
         box = self._boxes.setdefault(site, _Mailbox())
         box.news = {run: seq for run, seq in box.news.items() if seq > after_seq}
@@ -67,6 +67,10 @@ class Mailboxes:
         for run in box.news:
             _add_orders(_live(state, run), run, now_ms, starts, stops)
         return SyncResponse(seq=self.seq, whole=False, starts=tuple(starts), stops=tuple(stops))
+
+    def _knows_too_little(self, after_seq: int) -> bool:
+        # An agent that asks from 0 has just come back. What it acted on before is no longer here, so it is told all.
+        return after_seq == 0 or not self._since_seq <= after_seq <= self.seq
 
     def _whole(self, state: FleetState, site: SiteId, now_ms: int, undurable: Set[RunKey]) -> SyncResponse:
         starts: list[StartOrder] = []
