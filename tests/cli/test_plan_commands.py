@@ -156,3 +156,16 @@ def test_diff_in_words_and_json(tmp_path: Path) -> None:
     document = json.loads(run("diff", before, after, "-o", "json", "--as-of", "2026-06-01").stdout)
     assert document["changes"][0]["id"] == "hall"
     assert {"total": "gpus_total", "key": "", "before": 24, "after": 32} in document["totals"]
+
+
+def test_brackets_in_a_plan_are_text(tmp_path: Path) -> None:
+    """What looks like terminal markup in a stranger's plan is printed as it stands."""
+    path = write(tmp_path, "title: '[/bold] small'\n" + edited("title: North", "title: '[/red] [link=x]North'"))
+    output = run("show", path, "-o", "wide", "--sources").stdout
+    assert "[/bold] small" in output
+    assert "[/red] [link=x]North" in output
+
+
+def test_name_too_long_for_a_file_is_not_found() -> None:
+    """No traceback from the operating system's limits."""
+    assert run("check", "x" * 5_000).exit_code == ExitCode.NOT_FOUND

@@ -160,7 +160,7 @@ def _print_tables(reading: PlanReading, chosen: list[By], day: str, *, wide: boo
     console = Console()
     if wide:
         console = Console(width=max(console.width, WIDE_COLUMNS))
-    console.print(f"{reading.title}: {_size(reading.plan)}", highlight=False, soft_wrap=True)
+    console.print(f"{reading.title}: {_size(reading.plan)}", highlight=False, markup=False, soft_wrap=True)
     console.print()
     for by in chosen:
         print_sheet(console, group_sheet(reading.plan, by, day, wide=wide))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pumasi.model.fleet import FleetPlan, Stage
@@ -150,4 +151,4 @@ def _value(value: object) -> str:
 
 
 def _shown(cell: Cell) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    return f"{cell:,}" if isinstance(cell, int) else escape(cell)

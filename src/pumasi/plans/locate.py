@@ -28,12 +28,18 @@ def find_plan(name: str) -> Path:
 
     :raises FileNotFoundError: if there is neither.
     """
-    path = Path(name)
-    if path.exists():
-        return path
+    if _exists(Path(name)):
+        return Path(name)
     if name in shipped_plans():
         return find_data_file(f"{name}.yaml")
     shipped = ", ".join(shipped_plans())
     raise FileNotFoundError(
         f"there is no plan file {name!r}, nor does a plan of that name ship with Pumasi ({shipped})"
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, or a folder that may not be looked into
+        return False

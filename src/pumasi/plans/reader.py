@@ -116,8 +116,8 @@ def _read_parts(root: Section) -> Draft:
     models = shipped_catalogue().entries | read_gpu_models(root)
     owners, sites, pools = read_owners(root), read_sites(root), read_pools(root, models)
     for key, found in (("owners", owners), ("sites", sites), ("pools", pools)):
-        if not found and not isinstance(root.take(key), Mapping):
-            root.complain(key, "is missing; a fleet has at least one owner, one site and one pool")
+        if not found and isinstance(root.take(key), Mapping | None):
+            root.complain(key, "there is none; a fleet has at least one owner, one site and one pool")
     return Draft(
         models=models,
         owners=owners,
