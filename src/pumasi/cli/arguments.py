@@ -31,18 +31,28 @@ def parse_job_numbers(texts: Iterable[str]) -> list[int]:
     return numbers
 
 
-def rfc3339(text: str | None) -> str | None:
-    """A day or time as the API takes it; what has no zone is local time.
+def local_moment(text: str | None) -> datetime | None:
+    """A day or time given as an argument; what has no zone is local time.
 
     :raises CommandError: if it is no time.
     """
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
         raise CommandError(f"{text!r} is no time; write 2027-01-31 or 2027-01-31T08:00", ExitCode.USAGE) from None
-    return moment.astimezone().isoformat(timespec="milliseconds")
+
+
+def api_moment(text: str | None) -> str | None:
+    """A day or time as the API takes it; a bare day stays one, for the ledger's days are Korean.
+
+    :raises CommandError: if it is no time.
+    """
+    moment = local_moment(text)
+    if moment is None or text is None or len(text) == len("2027-01-31"):
+        return text or None
+    return moment.isoformat(timespec="milliseconds")
 
 
 def expand_nodes(texts: Iterable[str]) -> list[str]:

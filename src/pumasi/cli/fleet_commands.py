@@ -1,12 +1,12 @@
 """Commands on the fleet: pools and nodes, what each owner has, draining and resuming nodes."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pumasi.cli.arguments import expand_nodes, split_names
-from pumasi.cli.durations import format_gpu_hours
+from pumasi.cli.durations import format_elapsed, format_gpu_hours
 from pumasi.cli.errors import CommandError, ExitCode
 from pumasi.cli.output import Column, Output, Row, dash, output_options, print_json, print_rows
 from pumasi.cli.session import act_on_each, open_client
@@ -16,7 +16,7 @@ from pumasi.model.jobs import Span
 if TYPE_CHECKING:
     from pumasi.client.client import Client
 
-NODE_STATES = ("idle", "mix", "alloc", "drain", "drng", "down")
+NODE_STATES = ("idle", "mix", "alloc", "drain", "drng", "down", "planned")
 _NODE_STYLES = {"idle": "green", "mix": "cyan", "alloc": "blue", "drain": "yellow", "drng": "yellow", "down": "red"}
 
 
@@ -60,17 +60,15 @@ def _pools_at(pools: Iterable[Row], places: list[str]) -> list[Row]:
 
 
 def _nodes(client: "Client", pools: list[Row], states: list[str], narrowed: bool) -> Iterator[Row]:
-    by_pool = {str(pool["id"]): pool for pool in pools}
-    filters: list[dict[str, Any]] = [{"pool": pool} for pool in by_pool] if narrowed else [{}]
-    for chosen in filters:
-        for node in client.nodes(state=states, **chosen):
-            yield {**node, "model": by_pool.get(str(node["pool"]), {}).get("model")}
+    chosen = [str(pool["id"]) for pool in pools] if narrowed else [None]
+    for pool in chosen:
+        yield from client.nodes(pool=pool, state=states)
 
 
 def _state_rows(client: "Client", pools: list[Row], states: list[str], exact: bool) -> Iterator[Row]:
     """A row for each pool and node state; the nodes are named exactly when the pools were chosen."""
     for pool in pools:
-        counts = {state: int(pool["nodes_by_state"].get(state, 0)) for state in NODE_STATES}
+        counts = {state: int(pool["node_states"].get(state, 0)) for state in NODE_STATES}
         shown = [state for state in NODE_STATES if counts[state] and (not states or state in states)]
         for state in shown:
             names = _node_list(client, pool, state, counts, exact)
@@ -104,7 +102,7 @@ def _gpu_counts(row: Row) -> str:
 
 
 def _allocated_idle_other_total(row: Row) -> str:
-    count = row["nodes_by_state"]
+    count = row["node_states"]
     allocated = int(count.get("alloc", 0)) + int(count.get("mix", 0))
     idle = int(count.get("idle", 0))
     return f"{allocated}/{idle}/{int(row['nodes']) - allocated - idle}/{row['nodes']}"
@@ -158,8 +156,11 @@ _BOOK_COLUMNS = [
 ]
 OWNER_COLUMNS = [
     Column("OWNER", lambda row: str(row["owner"])),
+    Column("TITLE", lambda row: dash(row.get("title")), wide=True),
     *_BOOK_COLUMNS,
     Column("CREDIT(GPU-H)", lambda row: format_gpu_hours(int(row["credit_gpu_milliseconds"]))),
+    Column("LENDS", lambda row: f"{row['lendable_percent']}%", wide=True),
+    Column("RECLAIM", lambda row: format_elapsed(int(row["reclaim_window_seconds"])), wide=True),
 ]
 OWNER_POOL_COLUMNS = [
     Column("OWNER", lambda row: str(row["owner"])),
@@ -169,6 +170,7 @@ OWNER_POOL_COLUMNS = [
 LOAN_COLUMNS = [
     Column("LENDER", lambda row: str(row["lender"])),
     Column("BORROWER", lambda row: str(row["borrower"])),
+    Column("POOL", lambda row: str(row["pool"])),
     Column("GPUS", lambda row: int(row["gpus"])),
 ]
 
@@ -203,13 +205,9 @@ def share_rows(found: Row, by: str) -> tuple[list[Row], list[Column]]:
     if by == "loan":
         return list(found["loans"]), LOAN_COLUMNS
     if by == "pool":
-        rows: list[Row] = [
-            {**book, "owner": owner["owner"], "pool": book["pool"]}
-            for owner in found["owners"]
-            for book in owner["pools"]
-        ]
+        rows: list[Row] = [{**book, "pool": pool} for owner in found["owners"] for pool, book in owner["pools"].items()]
         return rows, OWNER_POOL_COLUMNS
-    return [{**owner, **owner.get("totals", {})} for owner in found["owners"]], OWNER_COLUMNS
+    return [{**owner, **owner["total"]} for owner in found["owners"]], OWNER_COLUMNS
 
 
 # --- nodes -----------------------------------------------------------------------------------------------------------

@@ -121,8 +121,8 @@ def why_lines(row: Row, found: Row) -> Iterator[str]:
     reasons = found.get("reasons") or []
     if reasons:
         yield "What blocks it:"
-    elif row["state"] == "waiting":
-        yield "The scheduler has not looked at it yet; ask again in a moment."
+    elif found.get("note"):
+        yield f"{safe(str(found['note']).capitalize())}."
     for position, reason in enumerate(reasons, 1):
         where = f"{reason['pool']}: " if reason.get("pool") else ""
         word = f"  [{reason['slurm']}]" if reason.get("slurm") else ""

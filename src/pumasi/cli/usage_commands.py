@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from pumasi.cli.arguments import rfc3339, split_names
+from pumasi.cli.arguments import api_moment, local_moment, split_names
 from pumasi.cli.durations import format_elapsed, format_gpu_hours
 from pumasi.cli.errors import CommandError, ExitCode
 from pumasi.cli.job_rows import api_states, ended_columns, in_states, parse_states
-from pumasi.cli.output import Column, Output, Row, dash, output_options, print_json, print_rows
+from pumasi.cli.output import Column, Output, Row, output_options, print_json, print_rows
 from pumasi.cli.session import open_client
 from pumasi.cli.times import format_time, parse_time
 
@@ -28,52 +28,65 @@ def _with_period(command: Any) -> Any:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--by", metavar="KEYS", default="owner,queue", show_default=True, help=f"Any of {', '.join(KEYS)}.")
+@click.option("--by", metavar="KEYS", default="owner", show_default=True, help=f"Any of {', '.join(KEYS)}.")
 @_with_period
 @output_options
 @click.pass_context
 def usage(context: click.Context, by: str, since: str | None, until: str | None, output: Output) -> None:
-    """Report GPU-hours from the ledger: used, and of it at home and borrowed; with the total, which adds up.
+    """Report GPU-hours from the ledger: all, those at home and those borrowed; and the total, which adds up.
 
-    'pumasi usage jobs' lists the jobs that have ended instead, as sacct does.
+    By owner alone it also tells what each lent. Days are Korean days. 'pumasi usage jobs' lists the jobs that have
+    ended instead, as sacct does.
     """
     if context.invoked_subcommand is not None:
         return
     keys = split_names(by)
-    unknown = [key for key in keys if key not in KEYS]
-    if unknown or not keys:
+    if not keys or not set(keys) <= set(KEYS):
         raise CommandError(f"--by takes any of {', '.join(KEYS)}", ExitCode.USAGE)
-    parameters = {"from_": rfc3339(since), "until": rfc3339(until), "by": ",".join(keys)}
-    report(open_client(context).usage(**parameters), keys, output)
-
-
-def report(found: Row, keys: list[str], output: Output) -> None:
-    """Print the rows of a usage report and its total."""
+    client = open_client(context)
+    period = {"from": api_moment(since), "until": api_moment(until)}
+    found = client.usage(by=",".join(keys), **period)
     if output.json:
         print_json(found)
         return
-    total = {**dict.fromkeys(keys, ""), **found["total"], keys[0]: "TOTAL"}
-    rows = [*found["rows"], total]
-    columns = [Column(key.upper(), _key_cell(key)) for key in keys] + [
-        Column(heading, _hours_cell(field)) for field, heading in _HOURS.items() if field in found["total"]
-    ]
-    print_rows(rows, columns, output)
+    lent = _lent(client.usage(by="owner,lender", **period)) if keys == ["owner"] else None
+    print_rows(report_rows(found, keys, lent), _report_columns(keys, lent is not None), output)
 
 
-_HOURS = {
-    "gpu_milliseconds": "GPU_HOURS",
-    "home_gpu_milliseconds": "HOME",
-    "borrowed_gpu_milliseconds": "BORROWED",
-    "lent_gpu_milliseconds": "LENT",
-}
+def _lent(found: Row) -> dict[str, int]:
+    """GPU-milliseconds that others used, by lender."""
+    lent: dict[str, int] = {}
+    for row in found["items"]:
+        lender = str(row["by"]["lender"])
+        if row["by"]["owner"] != lender:
+            lent[lender] = lent.get(lender, 0) + int(row["gpu_milliseconds"])
+    return lent
 
 
-def _key_cell(key: str) -> Any:
-    return lambda row: dash(row.get(key)) if row.get(key) != "" else ""
+def report_rows(found: Row, keys: list[str], lent: dict[str, int] | None) -> list[Row]:
+    """The rows of a report and, last, its total; `lent` adds owners that lent and used nothing."""
+    rows: list[Row] = [{**row["by"], **row} for row in found["items"]]
+    if lent is not None:
+        seen = {str(row["owner"]) for row in rows}
+        rows += [{"owner": owner, "gpu_milliseconds": 0} for owner in sorted(lent.keys() - seen)]
+        rows = [{**row, "lent_gpu_milliseconds": lent.get(str(row["owner"]), 0)} for row in rows]
+    total = {**found["total"], keys[0]: "TOTAL", "lent_gpu_milliseconds": sum((lent or {}).values())}
+    return [*rows, total]
 
 
-def _hours_cell(field: str) -> Any:
-    return lambda row: format_gpu_hours(int(row.get(field) or 0))
+def _report_columns(keys: list[str], with_lent: bool) -> list[Column]:
+    fields = {"GPU_HOURS": "gpu", "HOME": "home_gpu", "BORROWED": "borrowed_gpu"} | (
+        {"LENT": "lent_gpu"} if with_lent else {}
+    )
+    return [_key_column(key) for key in keys] + [_hours_column(*pair) for pair in fields.items()]
+
+
+def _key_column(key: str) -> Column:
+    return Column(key.upper(), lambda row: str(row.get(key, "")))
+
+
+def _hours_column(heading: str, field: str) -> Column:
+    return Column(heading, lambda row: format_gpu_hours(int(row.get(f"{field}_milliseconds") or 0)))
 
 
 @usage.command("jobs")
@@ -96,7 +109,7 @@ def usage_jobs(
 ) -> None:
     """List jobs that have ended, newest first, as sacct does."""
     words = parse_states(states) or ["ENDED"]
-    first, last = parse_time(rfc3339(since)), parse_time(rfc3339(until))
+    first, last = local_moment(since), local_moment(until)
     client = open_client(context)
     wanted = ["ended"] if "ALL" in words else api_states(words)
     rows = in_states(client.jobs(state=wanted, user=user, queue=queue_path, limit=limit), words)
@@ -110,7 +123,7 @@ def _ended_within(row: Row, first: datetime | None, last: datetime | None) -> bo
 
 def _kept(row: Row) -> str:
     if row.get("kept") is None:
-        return "open"
+        return str(row["state"])  # open, or released: the claimant no longer needed them
     return "yes" if row["kept"] else "NO"
 
 
@@ -123,7 +136,7 @@ RECLAIM_COLUMNS = [
     Column("ASKED", lambda row: format_time(row.get("asked_at"))),
     Column("PROMISED", lambda row: format_elapsed(int(row["promised_seconds"]))),
     Column("TOOK", lambda row: "-" if row.get("took_seconds") is None else format_elapsed(int(row["took_seconds"]))),
-    Column("KEPT", _kept, style=lambda row: _KEPT_STYLES[_kept(row)]),
+    Column("KEPT", _kept, style=lambda row: _KEPT_STYLES.get(_kept(row), "")),
     Column("EVICTED", lambda row: int(row["evicted_gpus"])),
     Column("VICTIMS", lambda row: ",".join(str(job) for job in row.get("victims") or ()) or "-", wide=True),
 ]

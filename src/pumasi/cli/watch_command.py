@@ -78,8 +78,14 @@ def _picture(client: "Client", filters: Mapping[str, str | None], jobs_shown: in
 
 def headline(fleet: Row, who: Row, now: datetime) -> str:
     """One line: the fleet, its time, GPUs in use and free, jobs waiting."""
-    parts = [str(who.get("fleet") or fleet.get("name") or "fleet"), now.astimezone().strftime("%Y-%m-%d %H:%M:%S")]
-    named = (("gpus_total", "GPUs"), ("gpus_in_use", "in use"), ("gpus_free", "free"), ("jobs_waiting", "jobs waiting"))
+    parts = [str(fleet.get("plan") or who.get("fleet")), now.astimezone().strftime("%Y-%m-%d %H:%M:%S")]
+    named = (
+        ("gpus_total", "GPUs"),
+        ("gpus_in_use", "in use"),
+        ("gpus_lent", "lent"),
+        ("gpus_free", "free"),
+        ("jobs_waiting", "jobs waiting"),
+    )
     parts += [f"{int(fleet[field]):,} {text}" for field, text in named if fleet.get(field) is not None]
     return safe("  |  ".join(parts))
 

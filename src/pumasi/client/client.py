@@ -174,10 +174,8 @@ class Client:
         return self._object("GET", "/v1/shares")
 
     def usage(self, **parameters: Any) -> Row:
-        """GPU-milliseconds from the ledger: `from`, `until` (RFC 3339), `by` (comma-separated keys). Rows and total."""
-        return self._object(
-            "GET", "/v1/usage", parameters={name.rstrip("_"): value for name, value in parameters.items()}
-        )
+        """GPU-milliseconds from the ledger: rows and their total. Parameters as in the API: `from`, `until`, `by`."""
+        return self._object("GET", "/v1/usage", parameters=parameters)
 
     def reclaims(self, **filters: Any) -> Iterator[Row]:
         """Reclaims: what was promised and how long it took."""

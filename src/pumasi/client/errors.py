@@ -72,7 +72,9 @@ _BY_STATUS: dict[int, type[PumasiError]] = {
     413: InvalidRequest,
     415: InvalidRequest,
     429: Unreachable,
+    502: Unreachable,
     503: Unreachable,
+    504: Unreachable,
 }
 
 
