@@ -20,6 +20,7 @@ from pumasi.ports.engine import Ending, Found, Output, Polled, StartAnswer, Star
 from pumasi.protocol.messages import RunKey, StartOrder
 
 _SWEEP_SECONDS = 5.0
+_CLAIM_SECONDS = 0.5
 _DAY_SECONDS = 24 * 3600
 
 
@@ -73,7 +74,7 @@ class LocalEngine:
         except (OSError, UnicodeEncodeError, SpawnFailed) as error:
             shutil.rmtree(directory.path, ignore_errors=True)
             return StartAnswer(StartVerdict.REFUSED, f"cannot start here: {error}")
-        if not self._watch(order.run, pid):
+        if not self._watch(order.run, pid) and not self._watch_other_keeper(order.run):
             self._add_untold(self._ending(order.run))
         return StartAnswer(StartVerdict.ACCEPTED)
 
@@ -104,7 +105,8 @@ class LocalEngine:
         return Polled(tuple(ended))
 
     def find(self) -> tuple[Found, ...]:
-        """As the port says. Processes that carry our mark but have no supervisor any more are ended first."""
+        """As the port says. Processes that carry our mark but have no supervisor any more are ended."""
+        self._await_claims()
         runs = [found for path in sorted(self._runs.iterdir()) if (found := self._look(RunDirectory(path)))]
         kept = {self._directory(found.run).path.name for found in runs if found.ending is None}
         strays = {name for name in processes_of(self._runs).values() if name not in kept}
@@ -162,8 +164,6 @@ class LocalEngine:
             time_limit_ms=time_limit_ms,
             grace_ms=grace_ms,
         )
-        if not order.working_directory:
-            (directory.path / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.create(launch, order.script, node_file(order))
 
     def _spawn(self, directory: RunDirectory) -> int:
@@ -243,6 +243,15 @@ class LocalEngine:
 
     # -- finding
 
+    def _await_claims(self) -> None:
+        """Supervisors forked a moment ago, perhaps for an agent that died since, get the time to claim their runs."""
+        give_up_at = time.monotonic() + _CLAIM_SECONDS
+        directories = [RunDirectory(path) for path in self._runs.iterdir()]
+        while any((each.path / "launch").exists() and each.keeper() is None for each in directories):
+            if time.monotonic() > give_up_at:
+                return
+            time.sleep(0.005)
+
     def _look(self, directory: RunDirectory) -> Found | None:
         launch = directory.launch()
         if launch is None:
@@ -253,10 +262,11 @@ class LocalEngine:
             return Found(run, ending)
         if run in self._live:
             return Found(run)
+        if directory.claim_for_nobody():
+            shutil.rmtree(directory.path)  # no supervisor has it, and now none will: it has not started
+            return None
         keeper = directory.keeper()
-        if keeper is None:
-            return None  # no supervisor has claimed it: it has not started
-        if keeper.lives() and self._watch(run, keeper.pid):
+        if keeper is not None and keeper.lives() and self._watch(run, keeper.pid):
             return Found(run)
         return Found(run, self._ending(run))
 

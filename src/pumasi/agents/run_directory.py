@@ -82,7 +82,8 @@ class RunDirectory(NamedTuple):
 
         :raises OSError: if the disk does not take it.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        (self.path / "work").mkdir(exist_ok=True)
         self._write("script", script.encode(), 0o700)
         self._write("nodes", nodes.encode(), 0o600)
         self.write_record("launch", launch)

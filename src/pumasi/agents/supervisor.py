@@ -63,6 +63,7 @@ def _supervise(directory: str) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
+        os.set_inheritable(standard, True)  # dup2 leaves a descriptor as it is where it already stands
     os.umask(0o077)
     if not _claim(directory):
         return

@@ -3,6 +3,7 @@
 It decides nothing: a test says what each site should run, and reads what its agent reported.
 """
 
+import contextlib
 import secrets
 import threading
 import time
@@ -193,6 +194,7 @@ class SmallControlPlane:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:  # the base class's name for it
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -200,10 +202,11 @@ class SmallControlPlane:
                 if answer is None:
                     self.close_connection = True
                     return
-                self.send_response(answer.status)
-                self.send_header("Content-Length", str(len(answer.body)))
-                self.end_headers()
-                self.wfile.write(answer.body)
+                with contextlib.suppress(ConnectionError):  # an agent that was killed does not wait for its answer
+                    self.send_response(answer.status)
+                    self.send_header("Content-Length", str(len(answer.body)))
+                    self.end_headers()
+                    self.wfile.write(answer.body)
 
             def log_message(self, *_: object) -> None:  # the base class's name for it
                 pass
