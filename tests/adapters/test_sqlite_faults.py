@@ -46,7 +46,7 @@ def test_a_second_process_is_refused_too(path: Path) -> None:
     log = SqliteLog(path)
     program = "import pathlib, sys, pumasi.adapters.sqlite_log as m; m.SqliteLog(pathlib.Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", program, path]
+    command = [sys.executable, "-c", program, str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert "in use by another control plane" in ended.stderr
     log.close()
