@@ -98,7 +98,9 @@ class Answer(NamedTuple):
 
 def problem(status: int, code: str, detail: str, **more: Any) -> Answer:
     """An RFC 9457 problem."""
-    return Answer(status, {"type": f"urn:pumasi:problem:{code}", "status": status, "code": code, "detail": detail, **more})
+    return Answer(
+        status, {"type": f"urn:pumasi:problem:{code}", "status": status, "code": code, "detail": detail, **more}
+    )
 
 
 def page(*items: Any, cursor: str | None = None) -> Answer:

@@ -43,9 +43,7 @@ def test_sums_up_the_gang(nodes: int, per_node: int, gpus: int, expected: tuple[
     assert gang(Draft(nodes=nodes, gpus_per_node=per_node, gpus=gpus)) == expected
 
 
-@pytest.mark.parametrize(
-    ("nodes", "per_node", "gpus"), [(0, 0, 0), (4, 0, 0), (2, 8, 32), (0, 8, 12), (3, 0, 16)]
-)
+@pytest.mark.parametrize(("nodes", "per_node", "gpus"), [(0, 0, 0), (4, 0, 0), (2, 8, 32), (0, 8, 12), (3, 0, 16)])
 def test_refuses_a_gang_that_contradicts_itself(nodes: int, per_node: int, gpus: int) -> None:
     with pytest.raises(OptionProblem):
         gang(Draft(nodes=nodes, gpus_per_node=per_node, gpus=gpus))

@@ -53,7 +53,14 @@ def test_gpu_hours_are_off_by_at_most_half_a_hundredth(gpu_milliseconds: int) ->
 
 @pytest.mark.parametrize(
     ("gpu_milliseconds", "text"),
-    [(0, "0.00"), (3_600_000, "1.00"), (4_500_000_000_000, "1,250,000.00"), (18_000, "0.01"), (17_999, "0.00"), (-1, "0.00")],
+    [
+        (0, "0.00"),
+        (3_600_000, "1.00"),
+        (4_500_000_000_000, "1,250,000.00"),
+        (18_000, "0.01"),
+        (17_999, "0.00"),
+        (-1, "0.00"),
+    ],
 )
 def test_gpu_hours_for_people(gpu_milliseconds: int, text: str) -> None:
     assert format_gpu_hours(gpu_milliseconds) == text

@@ -3,6 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
+from pumasi.cli.main import COMPLETION_VARIABLE
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -12,4 +14,4 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:  # the choice above names only shells click has
         raise click.UsageError(f"no completion for {shell}")
-    click.echo(found(context.find_root().command, {}, "pumasi", "_PUMASI_COMPLETE").source())
+    click.echo(found(context.find_root().command, {}, "pumasi", COMPLETION_VARIABLE).source())

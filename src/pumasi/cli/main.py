@@ -1,6 +1,7 @@
 """The entry point: a table of commands, each imported only when it is called, and one place where errors end."""
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ COMMANDS: dict[str, Entry] = {
 
 # Commands that groups of other modules get from here: (group, command) -> where it is.
 EXTENSIONS: dict[tuple[str, str], str] = {("plan", "apply"): "plan_apply_command:apply"}
+
+COMPLETION_VARIABLE = "_PUMASI_COMPLETE"  # set by the scripts of `pumasi completion`
 
 _SECTIONS = ("Jobs", "Fleet", "Access", "Server")
 
@@ -140,7 +143,7 @@ def run(arguments: list[str]) -> int:
     """
     settings = Settings()
     try:
-        code = cli.main(args=arguments, prog_name="pumasi", standalone_mode=False, obj=settings)
+        code = _invoke(arguments, settings)
         sys.stdout.flush()
     except BrokenPipeError:
         return _leave_broken_pipe()
@@ -154,6 +157,18 @@ def run(arguments: list[str]) -> int:
         return _say(from_client(error))
     except Exception as error:  # noqa: BLE001  (the last line of defence: a bug, too, is one line for the user)
         return _say_bug(error, settings.debug)
+    return code
+
+
+def _invoke(arguments: list[str], settings: Settings) -> int:
+    """What `cli.main` does, less its own ways to end on a closed pipe or an interrupt."""
+    if COMPLETION_VARIABLE in os.environ:
+        cli.main(args=arguments, prog_name="pumasi", complete_var=COMPLETION_VARIABLE, obj=settings)
+    try:
+        with cli.make_context("pumasi", arguments, obj=settings) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
     return code if isinstance(code, int) else ExitCode.OK
 
 
@@ -167,6 +182,9 @@ def _say(error: CommandError) -> int:
 
 
 def _say_usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "pumasi"
     click.echo(f"pumasi: {error.format_message()}", err=True)
@@ -185,8 +203,6 @@ def _say_bug(error: Exception, debug: bool) -> int:
 
 
 def _leave_broken_pipe() -> int:
-    import os
-
     # Python flushes stdout once more when it exits, and would complain; let it write to nowhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return ExitCode.BROKEN_PIPE
