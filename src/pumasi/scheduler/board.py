@@ -112,6 +112,15 @@ class Board:
             room = min(room, max(0, account.idle) + max(0, root.borrowing_limit - account.borrowed))
         return room
 
+    def is_queue_bound(self, job: Job, pool: PoolId) -> bool:
+        """True if the job's queue has less room there than another queue of the owner might have."""
+        tree = self.quotas(job.owner, pool)
+        if tree is None:
+            return False
+        account, gpus, queue = self.account(job.owner, pool), job.spec.gpus, job.spec.queue
+        entitled = min(gpus, account.due - account.home - account.promised)
+        return tree.most(queue) < gpus or tree.home_room(queue, account.due) < entitled
+
     def idle(self, owner: OwnerId, pool: PoolId) -> int:
         """GPUs of the entitlement nobody uses, is promised or is guaranteed by a queue's ring-fence."""
         account = self.books(pool).get(owner)

@@ -8,7 +8,7 @@ Accounts = dict[OwnerId, Account]
 
 
 def divide(capacity_gpus: int, entitlements: dict[OwnerId, int]) -> dict[OwnerId, int]:
-    """The entitlements shrunk in proportion to `capacity_gpus`; largest remainders get the odd GPUs, then names in order."""
+    """The entitlements shrunk in proportion to `capacity_gpus`; odd GPUs go by largest remainder, then by name."""
     total = sum(entitlements.values())
     if capacity_gpus >= total or total == 0:
         return dict(entitlements)

@@ -54,7 +54,7 @@ class FleetState:
     # --- derived structures ------------------------------------------------------------------------------------------
 
     def build_pool(self, pool: PoolId) -> None:
-        """Make a pool's occupancy and books from its declaration and from what runs on it (after it is declared anew)."""
+        """Make a pool's occupancy and books from its declaration and from what runs on it."""
         declared = self.pools[pool].declared
         before = self.occupancy.get(pool)
         occupancy = Occupancy(

@@ -173,6 +173,8 @@ def _attempt_placed(state: FleetState, event: facts.AttemptPlaced) -> None:
     JOB.check(job.id, job.state, "AttemptPlaced", JobState.ACTIVE)
     if event.attempt != len(job.attempts) + 1:
         raise IllegalTransition(f"job {job.id}: attempt {event.attempt} placed after {len(job.attempts)}")
+    if not all(state.occupancy[event.pool].free.free_in(span) for span in event.spans):
+        raise IllegalTransition(f"job {job.id}: placed on GPUs of {event.pool} that are not free")
     state.occupancy[event.pool].occupy(job.id, event.spans)
     accounts.post(state.books[event.pool], job.owner, event.charges, 1)
     state.use(event.queue, event.pool, span_gpus(event.spans), event.at_ms)

@@ -6,9 +6,11 @@ Each check recomputes from the jobs what the incremental counters claim, and yie
 from collections import Counter
 from collections.abc import Iterator
 
+from pumasi.events.facts import NodeState
 from pumasi.model.jobs import JobState, gpus_on_each_node
 from pumasi.state.accounts import Accounts, post, promise
 from pumasi.state.fleet_state import FleetState
+from pumasi.state.freemap import FreeMap
 from pumasi.state.lending import lending_limit
 from pumasi.state.records import Account, Job
 
@@ -130,14 +132,28 @@ def _free_maps(state: FleetState) -> Iterator[str]:
     """The free map of every pool agrees with its occupancy, mask by mask and count by count."""
     for pool, occupancy in state.occupancy.items():
         free = occupancy.free
-        if any(free.masks[node] & (occupancy.used[node] | occupancy.reserved[node]) for node in range(free.nodes)):
-            yield f"pool {pool}: a GPU is free and in use or reserved"
+        for node, mask in enumerate(free.masks):
+            is_open = occupancy.in_service and occupancy.node_state(node) is NodeState.UP
+            expected = free.full_mask & ~occupancy.used[node] & ~occupancy.reserved[node] if is_open else 0
+            if mask != expected:
+                yield f"pool {pool}: node {node} has GPUs {mask:b} free by the map, {expected:b} by its use"
         counted = sum(free.by_free[count].bit_count() * count for count in range(1, free.gpus_per_node + 1))
         masked = sum(mask.bit_count() for mask in free.masks)
         if not counted == masked == free.free_gpus:
             yield f"pool {pool}: {free.free_gpus} free GPUs, {counted} by files, {masked} by masks"
-        if sum(free.rack_whole) != sum(free.block_whole) != free.by_free[free.gpus_per_node].bit_count():
-            yield f"pool {pool}: counts of wholly free nodes disagree"
+        yield from _rack_counts(pool, free)
+
+
+def _rack_counts(pool: str, free: FreeMap) -> Iterator[str]:
+    """Racks and blocks count the wholly free nodes that stand in them, and racks are filed by that count."""
+    whole = Counter(node // free.nodes_per_rack for node, mask in enumerate(free.masks) if mask == free.full_mask)
+    blocks: Counter[int] = Counter()
+    for rack, count in enumerate(free.rack_whole):
+        blocks[rack // free.racks_per_block] += whole[rack]
+        if count != whole[rack] or not free.racks_by_whole[count] >> rack & 1:
+            yield f"pool {pool}: rack {rack} counts {count} wholly free nodes, {whole[rack]} are"
+    if any(count != blocks[block] for block, count in enumerate(free.block_whole)):
+        yield f"pool {pool}: blocks count {list(free.block_whole)} wholly free nodes, {dict(blocks)} are"
 
 
 def over_lent(state: FleetState) -> list[str]:

@@ -14,10 +14,11 @@ class Occupancy:
     """The GPUs of one pool. A GPU is free if its node is up and no job uses it or has it reserved.
 
     `free` may be read and branched by the scheduler; it is changed only here. `used` and `reserved` are masks per node.
-    `capacity_gpus`: GPUs that count for entitlements: those of nodes that are up, and those still in use on drained ones.
+    `capacity_gpus`: GPUs that count for entitlements: those of nodes that are up, and those in use on drained ones;
+    none before the pool is in service.
     """
 
-    __slots__ = ("_holder", "capacity_gpus", "free", "node_states", "reserved", "used", "used_gpus")
+    __slots__ = ("_holder", "capacity_gpus", "free", "in_service", "node_states", "reserved", "used", "used_gpus")
 
     def __init__(
         self, nodes: int, gpus_per_node: int, nodes_per_rack: int, racks_per_block: int, *, in_service: bool
@@ -29,6 +30,7 @@ class Occupancy:
         self._holder = array("i", bytes(4 * nodes * gpus_per_node))
         self.used_gpus = 0
         self.capacity_gpus = 0
+        self.in_service = in_service
         if in_service:
             self.capacity_gpus = nodes * gpus_per_node
             self.free.give(Span(0, nodes, self.free.full_mask))
@@ -83,6 +85,8 @@ class Occupancy:
         self.capacity_gpus += self._node_capacity(node)
 
     def _node_capacity(self, node: int) -> int:
+        if not self.in_service:
+            return 0
         match self.node_state(node):
             case NodeState.UP:
                 return self.free.gpus_per_node
@@ -116,7 +120,7 @@ class Occupancy:
 
     def _give_unused(self, node: int, mask: int) -> None:
         free = mask & ~self.used[node] & ~self.reserved[node]
-        if free and self.node_state(node) is NodeState.UP:
+        if free and self.in_service and self.node_state(node) is NodeState.UP:
             self.free.give(Span(node, 1, free))
 
     def _take_free_part(self, node: int, mask: int) -> None:

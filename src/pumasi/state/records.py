@@ -87,8 +87,9 @@ class Job(Struct):
 class Account(Struct):
     """An owner's books in a pool, in GPUs.
 
-    `due`: its entitlement, shrunk in proportion when the pool has faults. `home`: used by its own jobs on it. `lent`: used
-    by others on it. `promised`: held by reservations for its own jobs. `borrowed`: used by its jobs on others' entitlements.
+    `due`: its entitlement, shrunk in proportion when the pool has faults. `home`: used by its own jobs on it. `lent`:
+    used by others on it. `promised`: held by reservations for its own jobs. `borrowed`: used by its jobs on others'
+    entitlements.
     """
 
     entitled: int = 0

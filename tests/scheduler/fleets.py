@@ -1,0 +1,135 @@
+"""Random fleets, contracts and stories for the property tests."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from pumasi.events.facts import Event, NodeState
+from pumasi.model.fleet import CalendarWindow, Owner, OwnerKind, Policy, Pool, Queue, Quota
+from pumasi.model.jobs import JobState, Level, Topology
+from pumasi.testing.builders import HGX, NVL72, fleet_facts, pool
+from pumasi.testing.builders import owner as make_owner
+from pumasi.testing.harness import Harness
+
+OWNERS = ("ant", "bee", "cat")
+KINDS = tuple(OwnerKind)
+NIGHT = CalendarWindow(days=(0, 1, 2, 3, 4, 5, 6), from_minute=0, to_minute=12 * 60)
+
+TOPOLOGIES = (*(Topology() for _ in range(6)), *(Topology(level=level, required=True) for level in Level))
+
+Step = tuple[Any, ...]
+
+
+@st.composite
+def owners(draw: st.DrawFn) -> list[Owner]:
+    """Three owners, each with some contract."""
+    return [
+        make_owner(
+            name,
+            draw(st.sampled_from((100, 100, 50, 0))),
+            draw(st.sampled_from(KINDS)),
+            refuses_owners=draw(st.sampled_from(((), (), ("ant",), ("bee",)))),
+            refuses_kinds=draw(st.sampled_from(((), (), (OwnerKind.FOREIGN,)))),
+            windows=draw(st.sampled_from(((), (), (NIGHT,)))),
+            notice_seconds=draw(st.sampled_from((0, 60, 300))),
+            protected_seconds=draw(st.sampled_from((0, 600))),
+            teardown_seconds=draw(st.sampled_from((0, 30))),
+        )
+        for name in OWNERS
+    ]
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> list[Pool]:
+    """One or two small pools, most with several owners."""
+    found = []
+    for name in ("p", "q")[: draw(st.integers(1, 2))]:
+        model = draw(st.sampled_from((HGX, NVL72)))
+        nodes = {owner: draw(st.sampled_from((0, 2, 2, 3, 4))) for owner in OWNERS}
+        nodes["ant"] = max(1, nodes["ant"])
+        entitlements = {owner: count * model.gpus_per_node for owner, count in nodes.items() if count}
+        found.append(pool(name, entitlements, model=model, nodes_per_rack=draw(st.integers(1, 4)), racks_per_block=2))
+    return found
+
+
+@st.composite
+def queues(draw: st.DrawFn, named: list[Pool]) -> list[Queue]:
+    """A tree of queues below each owner, some with quotas."""
+    found = []
+    for owner in OWNERS:
+        for path in (owner, f"{owner}/x", f"{owner}/y", f"{owner}/y/z"):
+            quotas = {}
+            if draw(st.integers(0, 9)) == 9:
+                quotas[named[0].id] = Quota(
+                    nominal=draw(st.integers(0, 16)),
+                    borrowing_limit=draw(st.sampled_from((None, 0, 8))),
+                    lending_limit=draw(st.sampled_from((None, 0, 4))),
+                )
+            found.append(Queue(id=path, weight=draw(st.integers(1, 3)), quotas=quotas))
+    return found
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[Event]:
+    """The facts of a small fleet."""
+    some = draw(pools())
+    return fleet_facts(draw(owners()), some, draw(queues(some)), policy=Policy(usage_half_life_seconds=3600))
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> Step:
+    """A submission."""
+    owner = draw(st.sampled_from(OWNERS))
+    queue = owner + draw(st.sampled_from(("", "/x", "/y", "/y/z")))
+    fields: dict[str, Any] = {
+        "gpus": draw(st.sampled_from((1, 2, 4, 6, 8, 8, 8, 12, 16, 16, 24))),
+        "priority": draw(st.integers(0, 1)),
+        "may_borrow": draw(st.integers(0, 7)) < 7,
+        "stays_home": draw(st.integers(0, 7)) == 7,
+        "checkpoint_seconds": draw(st.sampled_from((0, 600))),
+        "time_limit_seconds": draw(st.sampled_from((600, 3600))),
+        "topology": draw(st.sampled_from(TOPOLOGIES)),
+        "segment_nodes": draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2))),
+        "gpus_per_node": draw(st.sampled_from((0, 0, 0, 0, 0, 2, 4))),
+    }
+    return ("submit", draw(st.sampled_from((1, 1, 1, 4))), queue, fields)
+
+
+def steps() -> st.SearchStrategy[Step]:
+    """Something that happens."""
+    return st.one_of(
+        jobs().map(lambda step: (*step, "tick")),
+        jobs().map(lambda step: (*step, "tick")),
+        jobs().map(lambda step: (*step, "tick")),
+        jobs(),
+        st.tuples(st.just("wait"), st.sampled_from((1, 60, 300, 1000))),
+        st.tuples(st.just("wait"), st.sampled_from((1, 60, 300))),
+        st.tuples(st.just("end"), st.integers(0, 20)),
+        st.tuples(st.just("cancel"), st.integers(0, 20)),
+        st.tuples(st.just("node"), st.integers(0, 20), st.sampled_from(tuple(NodeState))),
+    )
+
+
+def play(harness: Harness, step: Step) -> None:
+    """Carry out a step; what cannot happen now does not."""
+    match step:
+        case ("submit", count, queue, fields):
+            for _ in range(count):
+                harness.submit(queue, **fields)
+        case ("submit", count, queue, fields, "tick"):
+            play(harness, step[:-1])
+            harness.tick()
+        case ("wait", seconds):
+            harness.wait(seconds)
+            harness.tick()
+        case ("end", which):
+            running = sorted(job.id for job in harness.state.jobs.values() if job.state is JobState.ACTIVE)
+            if running:
+                harness.end(running[which % len(running)])
+        case ("cancel", which):
+            known = sorted(job.id for job in harness.state.jobs.values() if not (job.live and job.live.stop))
+            if known:
+                harness.cancel(known[which % len(known)])
+        case ("node", which, state):
+            pool_id = list(harness.state.pools)[which % len(harness.state.pools)]
+            harness.set_node(pool_id, which % harness.state.pools[pool_id].declared.nodes, state)
