@@ -70,10 +70,10 @@ OTHER_POOL = {
     "gpus_free": 72,
     "node_states": {"idle": 18},
 }
-WHOAMI = {
-    "principal": "kim",
+WHOAMI: dict[str, Any] = {
+    "principal": {"id": "kim", "title": "Kim Minji", "bindings": [{"role": "user", "scope": "public/academia"}]},
     "fleet": "korea",
-    "bindings": [{"role": "user", "scope": "public/academia"}],
+    "token_expires_at": "2027-03-01T00:00:00.000Z",
     "clock": {"now": "2027-01-31T01:00:00.000Z", "rate": 60},
 }
 

@@ -49,8 +49,9 @@ def test_a_stored_server_is_used_without_variables(
 
 def test_a_setup_token_is_used_up_for_ones_own(no_token: RunCommand, server: ContractServer) -> None:
     server.give("POST /v1/setup", Answer(200, {"principal": "boss", "token": TOKEN}))
-    assert no_token("login", "--principal", "boss", "--title", "The Boss", stdin=SETUP).code == 0
+    assert no_token("login", "--setup", SETUP, "--principal", "boss", "--title", "The Boss").code == 0
     assert server.sent("POST /v1/setup")[0].body == {"token": SETUP, "principal": "boss", "title": "The Boss"}
+    assert "Authorization" not in server.sent("POST /v1/setup")[0].headers
     assert server.requests[-1].headers["Authorization"] == f"Bearer {TOKEN}"
 
 
@@ -61,6 +62,7 @@ def test_a_token_that_is_refused_is_not_stored(no_token: RunCommand, server: Con
     assert "the token is not known" in result.err
     assert not alone.exists()
     assert no_token("login", stdin="hunter2").code == 2
+    assert no_token("login", stdin=SETUP).code == 2
 
 
 def test_tokens_others_can_read_are_not_used(no_token: RunCommand, server: ContractServer, alone: Path) -> None:
@@ -89,11 +91,11 @@ def test_tokens_and_principals(pumasi: RunCommand, server: ContractServer) -> No
     server.give("POST /v1/tokens", Answer(201, {"id": "0123", "token": TOKEN}))
     server.give("DELETE /v1/tokens/0123", Answer(204))
     server.give("POST /v1/principals", Answer(201, {"id": "lee"}))
-    server.give("GET /v1/principals", page({"id": "lee", "title": "이", "bindings": WHOAMI["bindings"]}))
+    server.give("GET /v1/principals", page({"id": "lee", "title": "이", "bindings": WHOAMI["principal"]["bindings"]}))
     assert pumasi("token", "list", "--no-headers").out.split()[:4] == ["0123", "enrol", "-", "sejong"]
     assert pumasi("token", "issue", "--kind", "enrol", "--site", "sejong", "--expires-in", "12h").out == f"{TOKEN}\n"
     assert pumasi("token", "revoke", "0123").code == 0
-    assert pumasi("principal", "declare", "lee", "--role", "user@public/academia").code == 0
+    assert pumasi("principal", "declare", "lee", "--role", "user", "--scope", "public/academia").code == 0
     assert server.sent("POST /v1/principals")[0].body["bindings"] == [{"role": "user", "scope": "public/academia"}]
     assert "user@public/academia" in pumasi("principal", "list").out
 
@@ -102,9 +104,9 @@ def test_tokens_and_principals(pumasi: RunCommand, server: ContractServer) -> No
     "arguments",
     [
         ("token", "issue", "--kind", "enrol"),
-        ("token", "issue", "lee", "--site", "sejong"),
-        ("token", "issue", "lee", "--expires-in", "soon"),
-        ("principal", "declare", "lee", "--role", "king@public"),
+        ("token", "issue", "--principal", "lee", "--site", "sejong"),
+        ("token", "issue", "--expires-in", "soon"),
+        ("principal", "declare", "lee", "--role", "king", "--scope", "public"),
         ("principal", "declare", "lee", "--role", "user"),
     ],
 )

@@ -130,7 +130,7 @@ def test_the_last_setting_wins() -> None:
         (b"#!/bin/sh\r\necho\r\n", "DOS line ends"),
         (b"#!/bin/sh\n\0", "NUL"),
         (b"#!/bin/sh\n\xff", "not UTF-8 (byte 10)"),
-        (b"#!" + b"x" * 600_000, "larger than 512 KiB"),
+        (b"#!" + b"x" * 600_000, "larger than 256 KiB"),
     ],
 )
 def test_what_is_no_script_is_refused(content: bytes, problem: str) -> None:

@@ -77,7 +77,10 @@ def test_an_array_is_one_batch(pumasi: RunCommand, server: ContractServer, scrip
 def test_the_only_queue_of_a_user_is_taken(pumasi: RunCommand, server: ContractServer) -> None:
     assert pumasi("submit", "--wrap", "x", "-G1").code == 0
     assert server.sent("POST /v1/jobs")[0].body["queue"] == "public/academia"
-    server.give("GET /v1/whoami", Answer(200, {**WHOAMI, "bindings": [{"role": "user", "scope": "*"}]}))
+    server.give(
+        "GET /v1/whoami",
+        Answer(200, {**WHOAMI, "principal": {"id": "boss", "bindings": [{"role": "user", "scope": "*"}]}}),
+    )
     result = pumasi("submit", "--wrap", "x", "-G1")
     assert result.code == 2
     assert "it names no queue" in result.err
@@ -143,6 +146,20 @@ def test_refusals_have_their_exit_codes(
     assert result.code == code
     assert message in result.err
     assert "Traceback" not in result.err
+
+
+def test_test_only_says_where_it_could_run(pumasi: RunCommand, server: ContractServer, script: str) -> None:
+    pools = [
+        {"pool": "sejong-b200", "site": "sejong", "admissible": True, "code": "", "detail": ""},
+        {"pool": "ulsan-gb300", "site": "ulsan", "admissible": False, "code": "gang_shape", "detail": "4 GPUs a node"},
+    ]
+    server.give("POST /v1/jobs/check", Answer(200, {"admissible": True, "detail": "1 of 2 pools", "pools": pools}))
+    result = pumasi("submit", "--test-only", script)
+    assert result.out.splitlines()[1:] == ["  sejong-b200 (sejong): yes", "  ulsan-gb300 (ulsan): no: 4 GPUs a node"]
+    assert result.code == 0
+    assert server.sent("POST /v1/jobs") == []
+    server.give("POST /v1/jobs/check", Answer(200, {"admissible": False, "detail": "none can", "pools": pools[1:]}))
+    assert pumasi("submit", "--test-only", script).code == 6
 
 
 def test_a_lost_answer_is_asked_for_again_with_the_same_key(

@@ -37,24 +37,21 @@ def list_principals(context: click.Context, output: Output) -> None:
 @principal.command("declare")
 @click.argument("name")
 @click.option("--title", default="", help="The name in full.")
-@click.option("--role", "roles", multiple=True, metavar="ROLE@SCOPE", help="A role at '*', a queue, or site:NAME.")
+@click.option("--role", "roles", multiple=True, type=click.Choice([role.value for role in Role]), help="A role ...")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="... and where: '*', a queue, or site:NAME.")
 @click.pass_context
-def declare_principal(context: click.Context, name: str, title: str, roles: tuple[str, ...]) -> None:
-    """Declare a person or service with all its roles; those it had before and are not named here are gone."""
-    bindings = [_binding(text) for text in roles]
+def declare_principal(
+    context: click.Context, name: str, title: str, roles: tuple[str, ...], scopes: tuple[str, ...]
+) -> None:
+    """Declare a person or service with all its roles; those it had before and are not named here are gone.
+
+    Repeat --role and --scope in pairs for several roles.
+    """
+    if len(roles) != len(scopes):
+        raise CommandError("each --role needs its --scope", ExitCode.USAGE, "for example --role user --scope public")
+    bindings = [{"role": role, "scope": scope} for role, scope in zip(roles, scopes, strict=True)]
     open_client(context).declare_principal(name, title, bindings)
-    click.echo(f"Declared {name}")
-
-
-def _binding(text: str) -> dict[str, str]:
-    role, at, scope = text.partition("@")
-    if role not in set(Role) or not at or not scope:
-        raise CommandError(
-            f"{text!r} is no role at a scope",
-            ExitCode.USAGE,
-            f"write for example user@public; roles: {', '.join(Role)}",
-        )
-    return {"role": role, "scope": scope}
+    click.echo(f"Declared {safe(name)}")
 
 
 @click.group()
@@ -80,7 +77,7 @@ def list_tokens(context: click.Context, output: Output) -> None:
 
 
 @token.command("issue")
-@click.argument("principal_name", metavar="PRINCIPAL", required=False)
+@click.option("--principal", "principal_name", metavar="NAME", help="Whose it is; your own by default.")
 @click.option("--kind", type=click.Choice(["personal", "service", "enrol"]), default="personal", show_default=True)
 @click.option("--site", metavar="NAME", help="With --kind=enrol: the site whose agent it enrols.")
 @click.option("--expires-in", metavar="TIME", help="How long it is good for: 12h, 30d.")
@@ -94,9 +91,7 @@ def issue_token(
     seconds = parse_duration(expires_in) if expires_in else None
     if expires_in and not seconds:
         raise CommandError(f"{expires_in!r} is no duration; write for example 12h or 30d", ExitCode.USAGE)
-    issued = open_client(context).issue_token(
-        kind=kind, principal=principal_name, site=site, expires_in_seconds=seconds
-    )
+    issued = open_client(context).issue_token(kind=kind, principal=principal_name, site=site, lifetime_seconds=seconds)
     click.echo(safe(issued["token"]))
 
 

@@ -9,7 +9,7 @@ import click
 from pumasi.cli.arguments import parse_job_numbers, split_names
 from pumasi.cli.job_rows import api_states, in_places, in_states, parse_states, queue_columns
 from pumasi.cli.output import Format, Output, Row, output_options, print_rows
-from pumasi.cli.session import clock_now, open_client
+from pumasi.cli.session import clock_now, open_client, principal_name
 
 if TYPE_CHECKING:
     from pumasi.client.client import Client
@@ -44,7 +44,7 @@ def queue(
     words = parse_states(states)
     client = open_client(context)
     who = client.whoami() if me or not output.json else {}
-    rows = _rows(client, numbers, words, str(who["principal"]) if me else user, queue_path, limit)
+    rows = _rows(client, numbers, words, principal_name(who) if me else user, queue_path, limit)
     chosen = in_places(in_states(rows, words), frozenset(split_names(places)))
     if long_form and output.format is Format.TABLE:
         output = output._replace(format=Format.WIDE)

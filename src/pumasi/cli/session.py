@@ -34,6 +34,11 @@ def fleet_now(client: Client) -> datetime:
     return clock_now(client.whoami())
 
 
+def principal_name(whoami: dict[str, Any]) -> str:
+    """The name of the principal in an answer to `whoami`."""
+    return str(whoami["principal"]["id"])
+
+
 def clock_now(whoami: dict[str, Any]) -> datetime:
     """The fleet's time in an answer to `whoami`; the time here if it has none."""
     return parse_time((whoami.get("clock") or {}).get("now")) or datetime.now(UTC)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from pumasi.cli.errors import CommandError, ExitCode
+from pumasi.cli.output import safe
 from pumasi.cli.session import clock_now, open_client
 from pumasi.cli.submission.catalogue import Catalogue
 from pumasi.cli.submission.compose import Fleet, compose
@@ -196,7 +197,7 @@ def _composed(client: "Client", draft: Draft) -> list[dict[str, Any]]:
 
 def _only_queue(who: Mapping[str, Any]) -> str:
     """The queue a user may submit to, if there is just one."""
-    scopes = {str(binding.get("scope", "")) for binding in who.get("bindings", [])}
+    scopes = {str(binding.get("scope", "")) for binding in who["principal"]["bindings"]}
     queues = sorted(scope for scope in scopes if scope not in {"", "*"} and not scope.startswith("site:"))
     if len(queues) == 1:
         return queues[0]
@@ -240,7 +241,9 @@ def job_code(job: Mapping[str, Any]) -> int:
 
 
 def _test(client: "Client", job: dict[str, Any]) -> int:
-    verdict = client.check(job)
-    for pool in verdict.get("pools", []):
-        click.echo(f"{pool}")
-    return ExitCode.OK
+    found = client.check(job)
+    click.echo(safe(found["detail"]))
+    for verdict in found["pools"]:
+        answer = "yes" if verdict["admissible"] else f"no: {verdict['detail']}"
+        click.echo(safe(f"  {verdict['pool']} ({verdict['site']}): {answer}"))
+    return ExitCode.OK if found["admissible"] else ExitCode.REFUSED

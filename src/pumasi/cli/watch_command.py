@@ -14,7 +14,7 @@ from pumasi.cli.arguments import split_names
 from pumasi.cli.fleet_commands import share_rows
 from pumasi.cli.job_rows import queue_columns
 from pumasi.cli.output import Column, Row, console, rich_table, safe
-from pumasi.cli.session import clock_now, open_client
+from pumasi.cli.session import clock_now, open_client, principal_name
 from pumasi.client.errors import TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def watch(context: click.Context, interval: float, once: bool, me: bool, queue_p
     """Watch the shares and the queue live; end it with Ctrl-C."""
     client = open_client(context)
     screen = console()
-    filters = {"queue": queue_path, "user": str(client.whoami()["principal"]) if me else None}
+    filters = {"queue": queue_path, "user": principal_name(client.whoami()) if me else None}
     if once or not screen.is_terminal:
         screen.print(_picture(client, filters, jobs_shown=50))
         return

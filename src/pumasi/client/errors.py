@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNKNOWN_SUFFIX = "-unknown"  # codes such as queue-unknown: something the request names does not exist
-MALFORMED_CODES = frozenset({"body-invalid", "parameter-invalid", "request-invalid"})
+MALFORMED_CODES = frozenset(
+    {
+        "begin-in-the-past",
+        "body-invalid",
+        "body-missing",
+        "idempotency-key-invalid",
+        "idempotency-key-reused",
+        "plan-invalid",
+        "query-invalid",
+    }
+)
 
 
 class PumasiError(Exception):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pumasi.cli.submission.options import Option, OptionProblem, Takes, find_long, find_short
 
-SCRIPT_BYTES_MAX = 512 * 1024
+SCRIPT_BYTES_MAX = 256 * 1024  # what the API takes
 
 _DIRECTIVE = re.compile(r"#(SBATCH|PUMASI)(?=\s|$)")
 
