@@ -1,6 +1,7 @@
 """Jobs as callers see them, live and ended, in our words and in Slurm's."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -110,7 +111,7 @@ class JobRow(Struct, frozen=True, kw_only=True):
 class JobDetail(JobRow, frozen=True, kw_only=True):
     """A job and what was asked for. `script` and `environment` are null for who may not read the job's output."""
 
-    spec: dict[str, object]
+    spec: dict[str, Any]
     script: str | None
     environment: dict[str, str] | None
     waiting_since_at: str | None
@@ -159,7 +160,7 @@ class AllocationRow(Struct, frozen=True, kw_only=True):
 class JobFilterRow(Struct, frozen=True, kw_only=True):
     """Which jobs a caller asks for; empty means any. `queues`: these and all below them."""
 
-    states: frozenset[str] = frozenset()
+    states: frozenset[JobState] = frozenset()
     queues: tuple[str, ...] = ()
     user: str = ""
     site: str = ""
@@ -209,13 +210,13 @@ def job_detail(state: FleetState, job: Job, reasons: Mapping[JobId, Reasons], *,
     )
 
 
-def _public_spec(spec: JobSpec) -> dict[str, object]:
+def _public_spec(spec: JobSpec) -> dict[str, Any]:
     return {
         name: _plain(getattr(spec, name)) for name in spec.__struct_fields__ if name not in ("script", "environment")
     }
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> Any:
     if isinstance(value, Struct):
         return {name: getattr(value, name) for name in value.__struct_fields__}
     return value

@@ -1,0 +1,50 @@
+"""What a path names: jobs among the live and the ended, nodes by their names."""
+
+import asyncio
+import re
+
+from pumasi.api.call import Call
+from pumasi.api.problems import unknown
+from pumasi.control.access import Resource, site_scope
+from pumasi.control.views.jobs import site_of
+from pumasi.model.hostlist import node_index
+from pumasi.model.ids import JobId, PoolId
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.records import Job
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
+
+
+async def find_job(call: Call, number: str) -> Job | None:
+    """The job of a number, live or ended."""
+    if not _NUMBER.fullmatch(number):
+        return None
+    return await job_by_id(call, int(number))
+
+
+async def job_by_id(call: Call, job: JobId) -> Job | None:
+    """The job, live or ended. The archive is read in a thread: it is on a disk."""
+    if job in call.state.jobs:
+        return call.state.jobs[job]
+    if job >= call.state.next_job:
+        return None
+    return await asyncio.to_thread(call.service.store.get, job)
+
+
+def job_resource(state: FleetState, job: Job) -> Resource:
+    """What rights on a job hang on: its queue, the site it runs at, and who submitted it."""
+    site = site_of(state, job)
+    scopes = (job.spec.queue,) if site is None else (job.spec.queue, site_scope(site))
+    return Resource(scopes, user=job.by)
+
+
+def parse_node(call: Call) -> tuple[PoolId, int]:
+    """The pool and index of the node in the path.
+
+    :raises Problem: 404 if there is no such node.
+    """
+    name = call.path["node"]
+    found = node_index(name)
+    if found is None or found[0] not in call.state.pools or found[1] >= call.state.pools[found[0]].declared.nodes:
+        raise unknown("node", name)
+    return found

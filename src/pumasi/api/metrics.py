@@ -1,0 +1,113 @@
+"""Metrics for Prometheus. Gauges are read from the state when they are scraped; no user or job is ever a label."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from pumasi.control.service import Service
+from pumasi.control.views.fleet import fleet_row
+from pumasi.model.jobs import AttemptState
+from pumasi.state.fleet_state import FleetState
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_USES = ("home", "lent", "promised", "borrowed", "idle")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+
+
+class Metrics:
+    """The metrics of one API."""
+
+    def __init__(self, service: Service) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_FleetCollector(service))
+        self._requests = Histogram(
+            "pumasi_http_request_seconds",
+            "Time from a request's arrival to the end of its answer",
+            ("method", "route", "status"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request."""
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class _FleetCollector(Collector):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing beforehand: what there is depends on the plan that is applied."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The fleet at this moment."""
+        state = self._service.plane.state
+        yield _owner_gpus(state)
+        yield _fleet_gpus(state)
+        yield _jobs(state)
+        yield _links(state)
+        yield CounterMetricFamily("pumasi_jobs_submitted", "Jobs ever submitted", state.next_job - 1)
+        yield CounterMetricFamily("pumasi_facts", "Facts in the log", self._service.plane.durable_seq)
+        yield CounterMetricFamily("pumasi_cycles", "Scheduling cycles since the start", self._service.cycles)
+        yield GaugeMetricFamily(
+            "pumasi_cycle_seconds", "Time the last cycle took", self._service.cycle_milliseconds / 1000
+        )
+        yield from _reclaims(self._service)
+
+
+def _owner_gpus(state: FleetState) -> Metric:
+    family = GaugeMetricFamily("pumasi_gpus", "GPUs by owner and use", labels=("owner", "use"))
+    for owner in state.owners:
+        accounts = [books[owner] for books in state.books.values() if owner in books]
+        for use in _USES:
+            family.add_metric((owner, use), sum(getattr(account, use) for account in accounts))
+    return family
+
+
+def _fleet_gpus(state: FleetState) -> Metric:
+    row = fleet_row(state)
+    family = GaugeMetricFamily("pumasi_fleet_gpus", "GPUs of the fleet by what becomes of them", labels=("state",))
+    for name in ("total", "in_service", "in_use", "lent", "free", "reserved", "down"):
+        family.add_metric((name,), getattr(row, f"gpus_{name}"))
+    return family
+
+
+def _jobs(state: FleetState) -> Metric:
+    row = fleet_row(state)
+    counts = dict.fromkeys(("starting", "running", "stopping"), 0)
+    words = {AttemptState.PLACED: "starting", AttemptState.RUNNING: "running", AttemptState.STOPPING: "stopping"}
+    for jobs in state.active.values():
+        for job in jobs:
+            counts[words[state.jobs[job].attempts[-1].state]] += 1
+    family = GaugeMetricFamily("pumasi_jobs", "Jobs that have not ended, by state", labels=("state",))
+    for name, count in {"waiting": row.jobs_waiting, "held": row.jobs_held, **counts}.items():
+        family.add_metric((name,), count)
+    return family
+
+
+def _links(state: FleetState) -> Metric:
+    family = GaugeMetricFamily("pumasi_site_connected", "1 while a site's agent is heard from", labels=("site",))
+    for site, record in state.sites.items():
+        family.add_metric((site,), int(record.link == "connected"))
+    return family
+
+
+def _reclaims(service: Service) -> Iterator[Metric]:
+    reclaims = service.plane.ledger.reclaims
+    fulfilled = [each for each in reclaims.settled if each.fulfilled]
+    family = CounterMetricFamily(
+        "pumasi_reclaims", "Reclaims fulfilled, by whether the promise was kept", labels=("kept",)
+    )
+    for kept in (True, False):
+        family.add_metric((str(kept).lower(),), sum(each.kept is kept for each in fulfilled))
+    yield family
+    yield GaugeMetricFamily("pumasi_reclaims_open", "Reclaims under way", len(reclaims.open))

@@ -1,0 +1,1 @@
+"""The routes, by the kind of thing they are about."""
