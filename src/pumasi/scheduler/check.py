@@ -13,7 +13,9 @@ from pumasi.events.facts import (
     Event,
     LinkState,
     NodeState,
+    ReservationEnded,
     ReservationMade,
+    ReservationState,
     StopOrdered,
 )
 from pumasi.model.fleet import Stage
@@ -36,12 +38,13 @@ def lint(state: FleetState, plan: Plan, now_ms: int) -> list[str]:
     copy = snapshot.load(snapshot.save(state))
     findings = list(_dated(plan, now_ms))
     claimed: dict[Gpu, int] = {}
+    fulfilled: dict[int, None] = {}
     has_borrowed = False
     for event in plan.events:
         if not has_borrowed and isinstance(event, AttemptPlaced) and not _is_home(event):
             has_borrowed = True
             findings += idle_for_waiting(copy, now_ms, may_borrow=False)
-        findings += _step(copy, event, claimed)
+        findings += _step(copy, event, claimed, fulfilled)
         try:
             apply(copy, event)
         except (IllegalTransition, AssertionError, KeyError) as error:
@@ -60,11 +63,16 @@ def _dated(plan: Plan, now_ms: int) -> Iterator[str]:
             yield f"{event} is not the scheduler's at {now_ms}"
 
 
-def _step(copy: FleetState, event: Event, claimed: dict[Gpu, int]) -> Iterator[str]:
+def _step(copy: FleetState, event: Event, claimed: dict[Gpu, int], fulfilled: dict[int, None]) -> Iterator[str]:
     """What is wrong with one fact, given the state after those before it."""
     match event:
+        case ReservationEnded(state=ReservationState.FULFILLED):
+            fulfilled[event.job] = None
+            yield from _fulfilled(copy, event)
         case AttemptPlaced():
             yield from _placed(copy, event)
+            if event.job not in fulfilled:
+                yield from _charged(copy, copy.jobs[event.job], event.pool, event.charges, (), event.at_ms)
         case ReservationMade():
             yield from _reserved(copy, event, claimed)
         case StopOrdered():
@@ -77,10 +85,17 @@ def _step(copy: FleetState, event: Event, claimed: dict[Gpu, int]) -> Iterator[s
 # --- a gang on its spans ---------------------------------------------------------------------------------------------
 
 
+def _fulfilled(state: FleetState, event: ReservationEnded) -> Iterator[str]:
+    """The entitlement that carries what was reserved is truly there, lent to nobody."""
+    reservation = state.reservations[event.job]
+    account = state.books[reservation.pool][state.jobs[event.job].owner]
+    if account.due - account.home - account.lent < span_gpus(reservation.spans):
+        yield f"job {event.job} starts on its reservation, and its owner's account is {account}"
+
+
 def _placed(state: FleetState, event: AttemptPlaced) -> Iterator[str]:
     job = state.jobs[event.job]
     yield from sit(state, job.spec, event.pool, event.spans)
-    yield from _charged(state, job, event.pool, event.charges, (), event.at_ms)
     if event.queue != job.spec.queue:
         yield f"job {job.id} of {job.spec.queue} is placed for {event.queue}"
     for span in event.spans:
@@ -268,7 +283,7 @@ def _is_home(event: AttemptPlaced) -> bool:
 def idle_for_waiting(state: FleetState, now_ms: int, *, may_borrow: bool) -> Iterator[str]:
     """Waiting jobs that could start on free GPUs: at home or, with `may_borrow`, on loan.
 
-    The counts of each rack decide, so this finds exactly the gangs that fit. Owners whose queues have quotas are left out.
+    The counts of each rack decide, so this finds exactly the gangs that fit. Owners with quotas are left out.
     """
     with_quotas = _with_quotas(state)
     for job in state.jobs.values():
