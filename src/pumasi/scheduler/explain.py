@@ -1,6 +1,6 @@
 """Why the rest waits: per demand and queue, what blocks each pool, the least that would start it, and an estimate when.
 
-All jobs of a queue with the same demand share one answer, found on the board as the cycle leaves it.
+Jobs with the same demand share one answer, found on the board as the cycle leaves it.
 """
 
 from pumasi.model.ids import JobId
@@ -35,19 +35,25 @@ def explain(board: Board, trees: list[ShareTree]) -> dict[JobId, Reasons]:
     for tree in trees:
         for job in tree.not_yet:
             reasons[job.id] = _not_yet(job)
+        shared: dict[Demand, Reasons] = {}
         for leaf in tree.leaves():
-            _explain_leaf(board, estimates, leaf, reasons)
+            _explain_leaf(board, estimates, leaf, shared, reasons)
     for job_id, reservation in board.reserved.items():
         reasons[job_id] = _reclaiming(board.state.jobs[job_id], reservation)
     return reasons
 
 
-def _explain_leaf(board: Board, estimates: Estimates, leaf: ShareNode, reasons: dict[JobId, Reasons]) -> None:
-    known: dict[Demand, Reasons] = {}
+def _explain_leaf(
+    board: Board, estimates: Estimates, leaf: ShareNode, shared: dict[Demand, Reasons], reasons: dict[JobId, Reasons]
+) -> None:
+    """Answer for a queue's jobs; what is not due to its own quotas is `shared` with the owner's other queues."""
+    own: dict[Demand, Reasons] = {}
     for job, demand in leaf.left:
-        answer = known.get(demand)
+        answer = own.get(demand) or shared.get(demand)
         if answer is None:
-            answer = known[demand] = _explain_demand(board, estimates, job, demand)
+            answer = _explain_demand(board, estimates, job, demand)
+            is_own = any(board.is_queue_bound(job, fit.pool) for fit in demand.fits)
+            (own if is_own else shared)[demand] = answer
         reasons[job.id] = answer
 
 
