@@ -57,7 +57,7 @@ EXTENSIONS: dict[tuple[str, str], str] = {("plan", "apply"): "plan_apply_command
 
 COMPLETION_VARIABLE = "_PUMASI_COMPLETE"  # set by the scripts of `pumasi completion`
 
-_SECTIONS = ("Jobs", "Fleet", "Access", "Server")
+SECTIONS = ("Jobs", "Fleet", "Access", "Server")
 
 
 def load_command(target: str) -> click.Command:
@@ -98,7 +98,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  (click's signature)
         """Write the commands by section, from the table alone."""
-        for section in _SECTIONS:
+        for section in SECTIONS:
             rows = [(name, entry.help) for name, entry in COMMANDS.items() if entry.section == section]
             with formatter.section(section):
                 formatter.write_dl(rows)
