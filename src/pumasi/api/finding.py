@@ -5,7 +5,7 @@ import re
 
 from pumasi.api.call import Call
 from pumasi.api.problems import unknown
-from pumasi.control.access import Resource, site_scope
+from pumasi.control.access import Action, Resource, site_scope
 from pumasi.control.views.jobs import site_of
 from pumasi.model.hostlist import node_index
 from pumasi.model.ids import JobId, PoolId
@@ -31,9 +31,12 @@ async def job_by_id(call: Call, job: JobId) -> Job | None:
     return await asyncio.to_thread(call.service.store.get, job)
 
 
-def job_resource(state: FleetState, job: Job) -> Resource:
-    """What rights on a job hang on: its queue, the site it runs at, and who submitted it."""
-    site = site_of(state, job)
+def job_resource(state: FleetState, job: Job, action: Action) -> Resource:
+    """What the right to do this to a job hangs on: its queue, and who submitted it.
+
+    Those at the site it runs at may see it there, and no more: draining the node is their say, the job is its owner's.
+    """
+    site = site_of(state, job) if action is Action.JOB_READ else None
     scopes = (job.spec.queue,) if site is None else (job.spec.queue, site_scope(site))
     return Resource(scopes, user=job.by)
 

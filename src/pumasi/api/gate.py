@@ -99,10 +99,10 @@ def _decide_queue(route: Route, call: Call) -> None:
 async def _decide_job(route: Route, call: Call) -> None:
     number = call.path["job"]
     job = await find_job(call, number)
-    if job is None or not call.may(Action.JOB_READ, job_resource(call.state, job)):
+    if job is None or not call.may(Action.JOB_READ, job_resource(call.state, job, Action.JOB_READ)):
         raise unknown("job", number)
     call.found = job
-    call.require(route.action, job_resource(call.state, job))
+    call.require(route.action, job_resource(call.state, job, route.action))
 
 
 def _decide_node(route: Route, call: Call) -> None:

@@ -83,7 +83,7 @@ class _Stream:
     async def _resource(self, number: JobId) -> Resource:
         if number not in self._jobs:
             job = await job_by_id(self._call, number)
-            self._remember(number, job_resource(self._call.state, job) if job else Resource())
+            self._remember(number, job_resource(self._call.state, job, Action.JOB_READ) if job else Resource())
         return self._jobs[number]
 
     def _remember(self, number: JobId, resource: Resource) -> None:

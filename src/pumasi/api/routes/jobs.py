@@ -208,7 +208,11 @@ class _Readable:
         queue = job.spec.queue
         if queue not in self._queues:
             self._queues[queue] = readable_queue(self._call.principal, queue)
-        return self._queues[queue] or self._call.may(Action.JOB_READ, job_resource(self._call.state, job))
+        return self._queues[queue] or _may_read(self._call, job)
+
+
+def _may_read(call: Call, job: Job) -> bool:
+    return call.may(Action.JOB_READ, job_resource(call.state, job, Action.JOB_READ))
 
 
 async def _ended(call: Call, wanted: JobFilterRow, before: int | None, limit: int) -> list[Job]:
@@ -232,7 +236,7 @@ async def _ended(call: Call, wanted: JobFilterRow, before: int | None, limit: in
 @TABLE.route("GET", "/v1/jobs/{job}", Action.JOB_READ, Reach.JOB, answer=JobDetail)
 async def show(call: Call) -> JobDetail:
     """Show a job, its attempts and what was asked for."""
-    private = call.may(Action.JOB_LOGS, job_resource(call.state, call.job))
+    private = call.may(Action.JOB_LOGS, job_resource(call.state, call.job, Action.JOB_LOGS))
     return job_detail(call.state, call.job, call.service.plane.reasons, private=private)
 
 
