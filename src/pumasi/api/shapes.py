@@ -103,8 +103,8 @@ def _value_problem(document: object, shape: object, path: str) -> Iterator[Field
     try:
         msgspec.convert(document, shape)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        inner = where.rstrip("`").lstrip(".")
+        message, _, where = str(error).partition(" - at `")
+        inner = where.removeprefix("$.").rstrip("`") if where.startswith("$.") else ""
         yield FieldProblem(_join(path, inner), _pattern_words(shape, message) or _lower(message))
 
 
