@@ -75,6 +75,7 @@ class RunBook:
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._runs: dict[RunKey, KnownRun] = {}
         self._to_tell: dict[RunKey, None] = {}
+        self._asked_again: set[RunKey] = set()
         for entry in entries:
             self.apply(entry)
 
@@ -107,7 +108,7 @@ class RunBook:
 
     def _acknowledge_end(self, run: RunKey) -> None:
         known = self._runs.get(run)
-        if known is not None and known.phase is Phase.OVER:
+        if known is not None and known.phase is Phase.OVER and run not in self._asked_again:
             known.start_told = known.end_told = True
             self._to_tell.pop(run, None)
 
@@ -125,6 +126,7 @@ class RunBook:
         if known is not None and known.phase is not Phase.ORDERED:
             known.start_told = known.end_told = False
             self._to_tell[run] = None
+            self._asked_again.add(run)
 
     def untold(self, limit: int) -> list[Report]:
         """What the control plane has not acknowledged, at most `limit` reports, each start before its end."""
@@ -133,13 +135,19 @@ class RunBook:
             if len(reports) >= limit:
                 break
             reports += _reports_of(self._runs[run])
+            self._asked_again.discard(run)
         return reports
 
     def acknowledged(self, reports: Iterable[Report]) -> list[Entry]:
-        """Take in that these reports have arrived; returns the entries to keep of it."""
+        """Take in that these reports have arrived; returns the entries to keep of it.
+
+        One that was asked for again while it was under way may have crossed the question: it is made again.
+        """
         entries: list[Entry] = []
         for report in reports:
-            known = self._runs[report.run]
+            known = self._runs.get(report.run)
+            if known is None or report.run in self._asked_again:
+                continue
             if isinstance(report, RunEnded):
                 entries.append(Told(report.run))
             else:

@@ -222,7 +222,7 @@ class SmallControlPlane:
         claims = self._believed(path, authorization, body)
         if isinstance(claims, _Answer):
             return claims
-        return self._sync(claims.sub, msgspec.json.decode(body, type=SyncRequest))
+        return self._sync(claims, msgspec.json.decode(body, type=SyncRequest))
 
     def _enrol(self, message: Enrolment) -> _Answer:
         with self._changed:
@@ -231,6 +231,7 @@ class SmallControlPlane:
                 return _problem(403, "token-used")
             site = self._sites[message.site]
             site.public_key, site.generation = message.public_key, site.generation + 1
+            self._changed.notify_all()
             return _Answer(200, msgspec.json.encode(Enrolled(fleet=self.fleet, generation=site.generation)))
 
     def _believed(self, path: str, authorization: str, body: bytes) -> signing.AgentClaims | _Answer:
@@ -248,18 +249,22 @@ class SmallControlPlane:
             self._sites[claims.sub].syncs += 1
         return claims
 
-    def _sync(self, name: SiteId, request: SyncRequest) -> _Answer | None:
+    def _sync(self, claims: signing.AgentClaims, request: SyncRequest) -> _Answer | None:
         with self._changed:
-            site = self._sites[name]
+            site = self._sites[claims.sub]
             self._take_in(site, request)
             if request.reports and self._answers_to_lose:
                 self._answers_to_lose -= 1
                 return None
             self._changed.wait_for(
-                lambda: self._server is None or self._has_news(site, request.after_seq), request.wait_seconds
+                lambda: self._server is None or claims.gen < site.generation or self._has_news(site, request.after_seq),
+                request.wait_seconds,
             )
             if self._server is None:
                 return None
+            # A copy that was superseded while it waited must not carry orders away.
+            if claims.gen < site.generation:
+                return _problem(403, "agent-superseded")
             return _Answer(200, msgspec.json.encode(self._response(site, request.after_seq)))
 
     def _take_in(self, site: _Site, request: SyncRequest) -> None:
