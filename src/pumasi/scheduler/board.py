@@ -37,7 +37,7 @@ class Board:
         self.state = state
         self.now_ms = now_ms
         self.events: list[Event] = []
-        self.placed: dict[JobId, None] = {}
+        self.placed: dict[JobId, PoolId] = {}
         self.reserved: dict[JobId, Reservation] = dict(state.reservations)
         self.surplus_gpus = dict.fromkeys(state.owners, 0)  # lent less borrowed, over all pools
         self._maps: dict[PoolId, FreeMap] = {}
@@ -233,7 +233,7 @@ class Board:
 
     def _start(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
         self._post(self.books(pool), job.owner, charges, 1)
-        self.placed[job.id] = None
+        self.placed[job.id] = pool
         self.events.append(
             AttemptPlaced(
                 at_ms=self.now_ms, by=BY, job=job.id, attempt=len(job.attempts) + 1, queue=job.spec.queue, pool=pool,

@@ -5,7 +5,6 @@ from bisect import bisect_left
 from pumasi.model.ids import PoolId
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
-from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Attempt, Job
 
 Ends = tuple[list[int], list[int]]  # moments in order, and the GPUs that have come free by each
@@ -35,16 +34,20 @@ class Estimates:
     def _of(self, pool: PoolId) -> Ends:
         ends = self._ends.get(pool)
         if ends is None:
-            ends = self._ends[pool] = _ends(self._board.state, pool)
+            ends = self._ends[pool] = _ends(self._board, pool)
         return ends
 
 
-def _ends(state: FleetState, pool: PoolId) -> Ends:
+def _ends(board: Board, pool: PoolId) -> Ends:
+    jobs = board.state.jobs
+    running = [(end_ms(jobs[job], jobs[job].attempts[-1]), jobs[job].spec.gpus) for job in board.state.active[pool]]
+    for job, where in board.placed.items():
+        if where == pool:
+            running.append((board.now_ms + jobs[job].spec.time_limit_seconds * 1000, jobs[job].spec.gpus))
     moments: list[int] = []
     freed: list[int] = []
     total = 0
-    jobs = [state.jobs[job] for job in state.active[pool]]
-    for moment, gpus in sorted((end_ms(job, job.attempts[-1]), job.spec.gpus) for job in jobs):
+    for moment, gpus in sorted(running):
         total += gpus
         moments.append(moment)
         freed.append(total)

@@ -3,7 +3,7 @@
 Jobs with the same demand share one answer, found on the board as the cycle leaves it.
 """
 
-from pumasi.model.ids import JobId
+from pumasi.model.ids import JobId, PoolId
 from pumasi.model.jobs import Level
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
@@ -82,7 +82,7 @@ def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand
 def _never(demand: Demand) -> Reasons:
     reasons = tuple(Reason(verdict.code, verdict.pool, verdict.detail) for verdict in demand.verdicts[:MOST_REASONS])
     missing = Reason(_C.NO_POOL, "", "the fleet has no pools")
-    return Reasons(reasons or (missing,), "a pool in service that fits the job")
+    return Reasons(reasons or (missing,), "a change of the fleet or of its rules")
 
 
 # --- one pool --------------------------------------------------------------------------------------------------------
@@ -97,38 +97,36 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason:
     if room < gpus:
         detail = f"queue {job.spec.queue} may use {max(0, room)} more GPUs there, the job asks for {gpus}"
         return Reason(_C.QUEUE_LIMIT, pool, detail, f"{gpus - room} GPUs given back by the queue at {pool}")
-    if reach(board, job, demand, pool) < gpus:
+    if _own(board, job, pool) + _lendable(board, job, demand, pool) < gpus:
         return _not_entitled(board, job, demand, fit)
     return _not_free(board, fit)
 
 
-def reach(board: Board, job: Job, demand: Demand, pool: str) -> int:
-    """GPUs of a pool the job could be charged to now, its own owner's and lent ones."""
-    own = max(0, min(board.account(job.owner, pool).idle, board.home_room(job, pool)))
-    lent = sum(gpus for gpus, _ in board.lendable(job.owner, pool)) if demand.may_borrow else 0
-    return own + lent
+def _own(board: Board, job: Job, pool: PoolId) -> int:
+    """GPUs of its owner's entitlement the job could be charged to now."""
+    return max(0, min(board.account(job.owner, pool).idle, board.home_room(job, pool)))
+
+
+def _lendable(board: Board, job: Job, demand: Demand, pool: PoolId) -> int:
+    """GPUs the lenders of a pool have idle for the job."""
+    return sum(gpus for gpus, _ in board.lendable(job.owner, pool)) if demand.may_borrow else 0
 
 
 def _not_entitled(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason:
     pool, gpus, owner = fit.pool, job.spec.gpus, job.owner
-    account = board.account(owner, pool)
-    missing = gpus - reach(board, job, demand, pool)
-    if fit in demand.home_fits and board.home_room(job, pool) >= gpus:
+    account, own, lent = board.account(owner, pool), _own(board, job, pool), _lendable(board, job, demand, pool)
+    missing, is_home = gpus - own - lent, fit in demand.home_fits
+    if is_home and board.home_room(job, pool) >= gpus:
         detail = f"{account.lent} of {owner}'s GPUs there are lent, and no borrowers can make room within the window"
         return Reason(_C.LENT_OUT, pool, detail, f"{missing} lent GPUs handed back at {pool}")
-    if not demand.may_borrow:
-        left = max(0, board.home_room(job, pool))
-        detail = f"{left} of {owner}'s {account.due} GPUs there are left to this queue, the job asks for {gpus}"
+    has_lenders = demand.may_borrow and bool(board.lenders(owner, pool))
+    if is_home and not has_lenders:
+        detail = f"{own} of {owner}'s {account.due} GPUs there are left to this queue, the job asks for {gpus}"
         return Reason(_C.ENTITLEMENT_USED, pool, detail, f"{missing} of {owner}'s own GPUs given back at {pool}")
-    return _no_loan(board, job, fit, missing)
-
-
-def _no_loan(board: Board, job: Job, fit: Fit, missing: int) -> Reason:
-    pool, owner = fit.pool, job.owner
-    if not board.lenders(owner, pool):
+    if not has_lenders:
         return _no_lender(board, job, fit)
-    detail = f"{owner} has no more GPUs of its own there, and the lenders have {missing} too few idle"
-    return Reason(_C.NOTHING_TO_BORROW, pool, detail, f"{missing} more GPUs idle or lent at {pool}")
+    detail = f"{owner} has {own} GPUs of its own idle there and could borrow {lent}, the job asks for {gpus}"
+    return Reason(_C.NOTHING_TO_BORROW, pool, detail, f"{missing} more GPUs idle at {pool}")
 
 
 def _no_lender(board: Board, job: Job, fit: Fit) -> Reason:
@@ -166,11 +164,13 @@ def _no_shape(board: Board, fit: Fit) -> Reason:
     width = {Level.RACK: 1, Level.BLOCK: free.racks_per_block, Level.POOL: len(counts)}[need.widest]
     most = max(sum(counts[first : first + width]) for first in range(0, len(counts), width))
     wanted = need.nodes // need.segment
-    things, where = _things(need), "" if need.widest is Level.POOL else f" in one {need.widest}"
-    detail = f"the job needs {wanted} {things}{where}, at most {most} are free"
-    return Reason(_C.NO_SHAPE, fit.pool, detail, f"{wanted - most} more {things}{where} at {fit.pool}")
+    where = "" if need.widest is Level.POOL else f" in one {need.widest}"
+    detail = f"the job needs {_things(need, wanted)}{where}, at most {most} can be had"
+    return Reason(_C.NO_SHAPE, fit.pool, detail, f"{_things(need, wanted - most)}{where} more at {fit.pool}")
 
 
-def _things(need: Need) -> str:
-    nodes = f"nodes with {need.each} free GPUs"
-    return nodes if need.segment == 1 else f"groups of {need.segment} {nodes} in one rack"
+def _things(need: Need, count: int) -> str:
+    """So many nodes, or segments, with enough free GPUs."""
+    if need.segment == 1:
+        return f"{count} node{'s' * (count != 1)} with {need.each} free GPUs"
+    return f"{count} group{'s' * (count != 1)} of {need.segment} nodes with {need.each} free GPUs in one rack"
