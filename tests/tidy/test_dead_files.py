@@ -9,6 +9,11 @@ from tests.tidy.tree import ROOT, module_name, parsed, python_files
 
 _TARGET = re.compile(r"[\w.]+:\w+|pumasi(\.\w+)+")  # "module:attribute" as lazy tables and servers take it, or a module
 
+# Not used by the product yet, each with what it is for. An entry that is used by now, or gone, must go.
+AWAITED = {
+    "pumasi.adapters.memory_log": "the second adapter of its port; control and API are tested on it, the twin runs on it"
+}
+
 
 def used_modules(name: str, is_package: bool, tree: ast.Module) -> Iterator[str]:
     """Modules that module `name` imports, or names in a string as something to be imported later."""
@@ -51,7 +56,7 @@ def test_every_module_is_used() -> None:
         if target != name
     }
     alive = packages | started | used | {name for name in files if name.startswith("pumasi.testing.")}
-    assert sorted(files.keys() - alive) == []
+    assert sorted(files.keys() - alive) == sorted(AWAITED)
 
 
 def test_the_test_kit_is_used_by_tests() -> None:
