@@ -71,8 +71,11 @@ fmt: $(VENV)/.dev ## format, and mend what lint can mend
 # --- housekeeping ----------------------------------------------------------------------------------------------------
 
 .PHONY: docs lock clean
-docs: $(VENV)/.dev ## draw the generated pages again
+docs: $(VENV)/.dev ## write the generated pages and openapi/openapi.json again
 	@$(BIN)/python scripts/draw_state_machines.py
+	@$(BIN)/python scripts/write_cli_reference.py
+	@$(BIN)/python -m pumasi.api > openapi/openapi.json.new
+	@mv openapi/openapi.json.new openapi/openapi.json
 
 lock: $(VENV)/.dev ## resolve the dependencies anew and lock them with hashes (UPGRADE=1: to the newest)
 	@sh scripts/lock.sh $(BIN)/uv $(if $(filter 1,$(UPGRADE)),--upgrade)

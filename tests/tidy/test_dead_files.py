@@ -11,7 +11,7 @@ _TARGET = re.compile(r"[\w.]+:\w+|pumasi(\.\w+)+")  # "module:attribute" as lazy
 
 # Not used by the product yet, each with what it is for. An entry that is used by now, or gone, must go.
 AWAITED = {
-    "pumasi.adapters.memory_log": "the second adapter of its port; control and API are tested on it, the twin runs on it"
+    "pumasi.adapters.memory_log": "a second adapter of its port: control and API are tested on it, the twin runs on it"
 }
 
 

@@ -15,11 +15,11 @@ _HOSTS = (
     "ghcr" + r"\.io",
     "docker" + r"\.io",
 )
-_PLACES = ("wo" + "rk", "ro" + "ot", "home/[a-z]+", "opt/whe" + "els", "tmp/br" + "ief")
+_PLACES = ("wo" + r"rk/(main|shared|\.library)\b", "ro" + "ot/", "home/[a-z]+/", "opt/whe" + "els", "tmp/br" + "ief")
 FORBIDDEN = {
     "unfinished work: do it, or file it": rf"\b({'TO' + 'DO'}|{'FIX' + 'ME'}|{'XX' + 'X'})\b",
     "a registry's host: users may have another": rf"\b({'|'.join(_HOSTS)})\b|\bregistry\.[a-z]+\.[a-z]+",
-    "a path of somebody's machine": rf"(?<![\w.])/({'|'.join(_PLACES)})/",
+    "a path of somebody's machine": rf"(?<![\w.])/({'|'.join(_PLACES)})",
     "a conflict left by a merge": r"^(<{7}|>{7}) ",
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 
-FOLDERS = (".ci", "bench", "docs", "plans", "requirements", "scripts", "src", "tests")
+FOLDERS = (".ci", "bench", "docs", "openapi", "plans", "requirements", "scripts", "src", "tests")
 _BINARY = {".gz", ".ico", ".jpg", ".png", ".whl", ".woff2", ".zst"}
 
 
