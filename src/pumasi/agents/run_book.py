@@ -83,12 +83,15 @@ class RunBook:
         """Take an entry in. What it says of a run that is over already is no news."""
         match entry:
             case Ordered(run, notice_signal):
-                self._runs.setdefault(run, KnownRun(run=run)).notice_signal = notice_signal
+                known = self._runs.setdefault(run, KnownRun(run=run))
+                if known.phase is not Phase.OVER:
+                    known.notice_signal = notice_signal
             case Began(run):
                 self._begin(run)
             case Stopping(run, cause):
                 known = self._runs.setdefault(run, KnownRun(run=run))
-                known.stop_cause = known.stop_cause or cause
+                if known.phase is not Phase.OVER:
+                    known.stop_cause = known.stop_cause or cause
             case Over(report, at_seconds):
                 self._end(report, at_seconds)
             case Told(run):
@@ -104,6 +107,7 @@ class RunBook:
         known = self._runs.setdefault(report.run, KnownRun(run=report.run))
         if known.phase is not Phase.OVER:
             known.phase, known.ended, known.ended_at_seconds = Phase.OVER, report, at_seconds
+            known.notice_signal, known.stop_cause = "TERM", None  # nobody will stop it any more
             self._to_tell[report.run] = None
 
     def _acknowledge_end(self, run: RunKey) -> None:
@@ -165,10 +169,10 @@ class RunBook:
     def entries(self) -> Iterator[Entry]:
         """The shortest journal that says the same."""
         for known in self._runs.values():
-            if known.began:
-                yield from (Ordered(known.run, known.notice_signal), Began(known.run))
-            elif known.ended is None:
+            if known.ended is None:
                 yield Ordered(known.run, known.notice_signal)
+            if known.began:
+                yield Began(known.run)
             if known.stop_cause is not None:
                 yield Stopping(known.run, known.stop_cause)
             if known.ended is not None:
