@@ -52,7 +52,8 @@ def small_plan() -> FleetPlan:
         gpu_watts=1000,
         planning_watts=1790,
     )
-    owners = tuple(Owner(id=name, title=name, kind=OwnerKind.COMMERCIAL, lending=lending) for name in ("north", "south"))
+    kind = OwnerKind.COMMERCIAL
+    owners = tuple(Owner(id=name, title=name, kind=kind, lending=lending) for name in ("north", "south"))
     pools = tuple(
         Pool(
             id=f"{name}-b200",

@@ -1,4 +1,4 @@
-"""Orders to the sites, made from durable facts. Memory only: an agent that asks from further back is told everything."""
+"""Orders to the sites, made from durable facts. Memory only: an agent that asks from further back is told all."""
 
 from collections.abc import Iterator, Set
 
@@ -94,7 +94,7 @@ def _live(state: FleetState, run: RunKey) -> Job | None:
 
 
 def _add_orders(job: Job | None, run: RunKey, now_ms: int, starts: list[StartOrder], stops: list[StopOrder]) -> None:
-    """A run that should be: start it (no news if it is there) and pass on an order to stop. One that should not: end it."""
+    """A run that should be: start it (no news if it is there) and pass on an order to stop. Any other: end it."""
     if job is None:
         stops.append(StopOrder(run=run, cause=StopCause.CANCEL, kill_in_ms=0))
         return

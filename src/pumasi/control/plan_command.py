@@ -1,4 +1,4 @@
-"""Applying a plan: what differs from the running state becomes facts; what contradicts it is refused, all of it at once."""
+"""Applying a plan: what differs from the running state becomes facts; what contradicts it is refused, all at once."""
 
 from collections.abc import Iterable, Iterator
 

@@ -100,8 +100,8 @@ class ControlPlane:
     def execute(self, command: commands.Command) -> Any:
         """Carry out a command.
 
-        :returns: its result, which may be told once `durable_seq` has reached today's `state.seq`; or a `Refusal`, after
-            which nothing has changed.
+        :returns: its result, which may be told once `durable_seq` has reached today's `state.seq`; or a `Refusal`,
+            after which nothing has changed.
         """
         now_ms = self.now_ms()
         if isinstance(command, commands.HearSite | commands.EnrolSite):

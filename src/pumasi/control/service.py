@@ -159,7 +159,7 @@ class Service:
     # --- agents ------------------------------------------------------------------------------------------------------
 
     async def sync(self, site: SiteId, request: SyncRequest) -> SyncResponse | Refusal:
-        """Take an agent's reports (on disk when this returns) and answer when there is something to do, or after its wait."""
+        """Take an agent's reports (on disk on return) and answer when there is something to do, or after its wait."""
         for chunk in request.log_chunks:
             self._answer_log(site, chunk)
         refusal = await self.do(HearSite(by=f"site:{site}", site=site, reports=request.reports))

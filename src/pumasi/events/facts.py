@@ -175,7 +175,7 @@ class AttemptStarted(Fact, frozen=True, kw_only=True):
 
 
 class StopOrdered(Fact, frozen=True, kw_only=True):
-    """An attempt is told to stop: notice now, killed at `kill_at_ms`. `claimant`: the job that gets the GPUs, if any."""
+    """An attempt is told to stop: notice now, killed at `kill_at_ms`. `claimant`: the job that gets its GPUs, or 0."""
 
     job: JobId
     attempt: int

@@ -9,7 +9,8 @@ from pumasi.model.ids import JobId, OwnerId, PoolId
 class Reclaim(Struct):
     """One reclaim. Times are Unix milliseconds; `settled_ms` is 0 while GPUs are still awaited.
 
-    `victims` lost `evicted_gpus` so that `claimant` got `gpus`. `fulfilled` is False if the claimant no longer needed them.
+    `victims` lost `evicted_gpus` so that `claimant` got `gpus`. `fulfilled` is False if the claimant no longer needed
+    them.
     """
 
     claimant: JobId

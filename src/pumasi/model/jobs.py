@@ -108,7 +108,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Span(Struct, frozen=True, array_like=True):
-    """`nodes` neighbouring nodes of a pool from index `first`, with the same GPUs (`gpu_mask`, bit i = GPU i) on each."""
+    """`nodes` neighbouring nodes of a pool from index `first`, on each the same GPUs (`gpu_mask`, bit i = GPU i)."""
 
     first: int
     nodes: int
@@ -133,7 +133,7 @@ def span_gpus(spans: tuple[Span, ...]) -> int:
 
 
 def gpus_on_each_node(gpus: int, wanted_per_node: int, node_gpus: int) -> int:
-    """GPUs a gang takes on each node of a pool with `node_gpus` per node; 0 if the pool's nodes cannot hold it evenly."""
+    """GPUs a gang takes on each node of a pool with `node_gpus` per node; 0 if they cannot hold it evenly."""
     if wanted_per_node:
         return wanted_per_node if wanted_per_node <= node_gpus and gpus % wanted_per_node == 0 else 0
     return next(each for each in range(min(gpus, node_gpus), 0, -1) if gpus % each == 0)

@@ -41,7 +41,7 @@ class Enrolled(Struct, frozen=True, kw_only=True):
 
 
 class StartOrder(Struct, frozen=True, kw_only=True):
-    """Start a run on exactly these GPUs. `was_running`: the agent itself reported it started; if it knows nothing, it is lost."""
+    """Start a run on exactly these GPUs. `was_running`: the agent itself reported it started; unknown to it, it is lost."""
 
     run: RunKey
     name: str
@@ -78,7 +78,7 @@ class LogRequest(Struct, frozen=True, kw_only=True):
 
 
 class LogChunk(Struct, frozen=True, kw_only=True):
-    """The answer. `data`: base64. `size`: bytes there are by now. `complete`: the run is over and will write no more."""
+    """The answer. `data`: base64. `size`: bytes there are now. `complete`: the run is over and will write no more."""
 
     id: str
     data: str
