@@ -41,7 +41,7 @@ class Enrolled(Struct, frozen=True, kw_only=True):
 
 
 class StartOrder(Struct, frozen=True, kw_only=True):
-    """Start a run on exactly these GPUs. `was_running`: the agent itself reported it started; unknown to it, it is lost."""
+    """Start a run on exactly these GPUs. `was_running`: the agent itself reported its start; if unknown to it, lost."""
 
     run: RunKey
     name: str

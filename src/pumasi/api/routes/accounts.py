@@ -5,7 +5,7 @@ from pumasi.api.call import Call
 from pumasi.api.paging import Page, after, page
 from pumasi.api.problems import Problem
 from pumasi.api.routing import Reach, Table
-from pumasi.control.access import Action, Resource, site_scope
+from pumasi.control.access import Action, Resource
 from pumasi.control.views.times import day_begins_ms, day_of, parse_moment
 from pumasi.control.views.usage import (
     KEYS,
@@ -14,10 +14,10 @@ from pumasi.control.views.usage import (
     newest_first,
     reclaim_key,
     reclaim_row,
+    reclaim_scopes,
+    transfer_scopes,
     usage_report,
 )
-from pumasi.ledger.ledger import TransferKey
-from pumasi.ledger.reclaims import Reclaim
 
 TABLE = Table("usage")
 
@@ -30,7 +30,7 @@ async def usage(call: Call) -> UsageReport:
     now_ms = call.service.plane.now_ms()
     days = _day("from", query.from_, now_ms), _day("until", query.until, now_ms)
     statement = call.service.plane.ledger.statement(now_ms)
-    visible = {key: amount for key, amount in statement.items() if _may_see(call, key)}
+    visible = {key: amount for key, amount in statement.items() if _may_see(call, transfer_scopes(call.state, key))}
     return usage_report(visible, by, days, now_ms)
 
 
@@ -55,12 +55,6 @@ def _day(name: str, text: str, now_ms: int) -> int | None:
     return day_of(at_ms)
 
 
-def _may_see(call: Call, key: TransferKey) -> bool:
-    """Both sides of a transfer see it: who used, and whose GPUs they were; and the site where it happened."""
-    scopes = (key.debit, key.credit, site_scope(call.state.pools[key.pool].declared.site))
-    return call.may(Action.USAGE_READ, Resource(scopes))
-
-
 @TABLE.route("GET", "/v1/reclaims", Action.USAGE_READ, Reach.ROWS, query=ReclaimsQuery, answer=Page[ReclaimRow])
 async def reclaims(call: Call) -> Page[ReclaimRow]:
     """List reclaims, newest first: what was promised and how long it took."""
@@ -71,16 +65,13 @@ async def reclaims(call: Call) -> Page[ReclaimRow]:
     found = [
         each
         for each in newest_first(made)
-        if (before is None or reclaim_key(each) < before) and _wanted(query, each) and _may_see_reclaim(call, each)
+        if (before is None or reclaim_key(each) < before)
+        and query.owner in ("", each.owner)
+        and query.pool in ("", each.pool)
+        and _may_see(call, reclaim_scopes(call.state, each))
     ]
     return page(found, query.limit, reclaim_key, reclaim_row)
 
 
-def _wanted(query: ReclaimsQuery, reclaim: Reclaim) -> bool:
-    return query.owner in ("", reclaim.owner) and query.pool in ("", reclaim.pool)
-
-
-def _may_see_reclaim(call: Call, reclaim: Reclaim) -> bool:
-    pool = call.state.pools[reclaim.pool].declared
-    scopes = (reclaim.owner, *pool.entitlements, site_scope(pool.site))
+def _may_see(call: Call, scopes: tuple[str, ...]) -> bool:
     return call.may(Action.USAGE_READ, Resource(scopes))

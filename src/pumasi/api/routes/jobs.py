@@ -30,9 +30,9 @@ from pumasi.control.views.jobs import (
     matches,
     reasons_row,
 )
+from pumasi.control.views.verdicts import PoolVerdict, pool_verdicts
 from pumasi.model.jobs import TERMINAL_STATES, JobSpec, JobState
 from pumasi.ports.event_log import JobFilter
-from pumasi.scheduler.eligibility import eligible
 from pumasi.state.records import Job
 
 TABLE = Table("jobs")
@@ -53,16 +53,6 @@ class SubmittedMany(Struct, frozen=True):
     """The numbers of the jobs, in the order they were sent."""
 
     jobs: tuple[int, ...]
-
-
-class PoolVerdict(Struct, frozen=True):
-    """Whether a pool could ever run the job; if not, why."""
-
-    pool: str
-    site: str
-    admissible: bool
-    code: str
-    detail: str
 
 
 class CheckRow(Struct, frozen=True):
@@ -147,23 +137,11 @@ async def check(call: Call) -> CheckRow:
     answer = job_commands.submit(call.state, command, call.service.plane.now_ms())
     if isinstance(answer, Refusal) and answer.code != "never-admissible":
         raise problem_of(answer)
-    verdicts = _verdicts(call, spec)
+    verdicts = pool_verdicts(call.state, spec)
     if isinstance(answer, Refusal):
         return CheckRow(False, answer.detail, verdicts)
     fitting = sum(verdict.admissible for verdict in verdicts)
     return CheckRow(True, f"{fitting} of {len(verdicts)} pools could run it", verdicts)
-
-
-def _verdicts(call: Call, spec: JobSpec) -> tuple[PoolVerdict, ...]:
-    pools = call.state.pools
-    fits, refused = eligible(call.state, spec)
-    could = [PoolVerdict(fit.pool, pools[fit.pool].declared.site, True, "", "") for fit in fits]
-    never = [
-        PoolVerdict(each.pool, pools[each.pool].declared.site, False, each.code, each.detail)
-        for each in refused
-        if each.pool in pools
-    ]
-    return (*could, *never)
 
 
 @TABLE.route("GET", "/v1/jobs", Action.JOB_READ, Reach.ROWS, query=JobsQuery, answer=Page[JobRow])

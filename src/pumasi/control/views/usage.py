@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
+from pumasi.control.access import site_scope
 from pumasi.control.views.times import day_name, moment, rfc3339
 from pumasi.ledger.ledger import TransferKey
 from pumasi.ledger.reclaims import Reclaim
 from pumasi.model.ids import queue_owner
+from pumasi.state.fleet_state import FleetState
 
 KEYS: dict[str, Callable[[TransferKey], str]] = {
     "owner": lambda key: queue_owner(key.debit),
@@ -60,6 +62,17 @@ class ReclaimRow(Struct, frozen=True, kw_only=True):
     took_milliseconds: int | None
     kept: bool | None
     victims: tuple[int, ...]
+
+
+def transfer_scopes(state: FleetState, key: TransferKey) -> tuple[str, ...]:
+    """Who sees a transfer: both its sides, who used and whose GPUs they were, and the site where it happened."""
+    return key.debit, key.credit, site_scope(state.pools[key.pool].declared.site)
+
+
+def reclaim_scopes(state: FleetState, reclaim: Reclaim) -> tuple[str, ...]:
+    """Who sees a reclaim: who asked for it, all who are due GPUs of the pool, and its site."""
+    pool = state.pools[reclaim.pool].declared
+    return (reclaim.owner, *pool.entitlements, site_scope(pool.site))
 
 
 def usage_report(
