@@ -1,6 +1,7 @@
 """The whole agent: real processes, a real server, and what goes wrong between them."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -307,6 +308,8 @@ def test_a_site_is_served_by_one_process_at_a_time(plane: SmallControlPlane, age
         (["enrol", "--site", "sejong", "--token", "x"], 7, "ConnectError"),
         (["enrol", "--site", "sejong"], 2, "no token"),
         (["enrol", "--site", "a", "--site", "b", "--token", "x"], 2, "one site"),
+        (["run", "--site", "sejong", "--server", "http://10.0.0.1"], 2, "jobs carry secrets"),
+        (["run", "--site", "sejong", "--server", "10.0.0.1", "--plain-http"], 2, "no address of a server"),
         (["run", "--site", "sejong", "--clock-rate", "0"], 2, "clock-rate"),
     ],
 )
@@ -318,6 +321,32 @@ def test_mistakes_are_one_line_and_an_exit_code(tmp_path: Path, arguments: list[
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, env=environment, check=False
     )
     assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False)
+
+
+def test_an_agent_bound_to_its_parent_goes_with_it(
+    plane: SmallControlPlane, agent: AgentProcess, tmp_path: Path
+) -> None:
+    order_and_await(plane, WAIT_FOR_GO, tmp_path)
+    agent.kill()
+    command = shlex.join([*agent._command("run", None), "--with-parent"])
+    before = plane.syncs(SITE)
+    with subprocess.Popen(["/bin/sh", "-c", f"{command} & echo $!; wait"], stdout=subprocess.PIPE, text=True) as parent:
+        plane.wait(lambda: plane.syncs(SITE) > before)
+        assert parent.stdout is not None
+        bound = int(parent.stdout.readline())
+        parent.kill()
+    plane.wait(lambda: not os.path.exists(f"/proc/{bound}") or _is_zombie(bound))
+    assert live_processes(agent)
+    agent.start("--end-runs")
+    (tmp_path / "go").touch()
+    assert plane.await_end(SITE, RUN).exit_code == 9
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_a_bad_token_is_refused(plane: SmallControlPlane, tmp_path: Path) -> None:

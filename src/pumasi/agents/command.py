@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,11 +12,12 @@ import structlog
 
 from pumasi.agents.agent import AgentSettings, enrol, run_agent
 from pumasi.agents.identity import NotEnrolled, SiteInUse
-from pumasi.agents.link import LinkRefused, LinkTrouble
+from pumasi.agents.link import LinkRefused, LinkTrouble, is_loopback
 from pumasi.agents.site_agent import SiteSettings, Superseded
 from pumasi.model.ids import is_name
 
 _DENIED, _CONFLICT, _UNREACHABLE = 4, 5, 7  # as docs/reference/exit-codes.md lists them
+_PLAIN_HTTP = "pumasi.agents.plain_http"
 _EXIT_CODES: dict[type[Exception], int] = {
     NotEnrolled: _DENIED,
     LinkRefused: _DENIED,
@@ -38,7 +40,32 @@ def _site_names(_context: click.Context, _parameter: click.Parameter, value: tup
     return value
 
 
-_server = click.option("--server", envvar="PUMASI_SERVER", required=True, help="URL of the control plane.")
+def _note_plain_http(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.meta[_PLAIN_HTTP] = value
+
+
+def _server_url(context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    secret = value.startswith("https://") or is_loopback(value)
+    if not value.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{value!r} is no address of a server: https://...")
+    if not secret and not context.meta[_PLAIN_HTTP]:
+        raise click.BadParameter(
+            "jobs carry secrets: use https:// to another machine, or say --plain-http if the way there is safe"
+        )
+    return value
+
+
+_server = click.option(
+    "--server", envvar="PUMASI_SERVER", required=True, callback=_server_url, help="URL of the control plane."
+)
+_plain_http = click.option(
+    "--plain-http",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_note_plain_http,
+    help="Allow http:// to another machine.",
+)
 _data = click.option(
     "--data", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory of this agent's own."
 )
@@ -53,6 +80,7 @@ def agent() -> None:
 
 
 @agent.command("enrol")
+@_plain_http
 @_server
 @_data
 @click.option("--site", "sites", required=True, multiple=True, callback=_site_names, help="The site the token is for.")
@@ -75,6 +103,7 @@ def enrol_command(server: str, data: Path, sites: tuple[str, ...], token: str | 
 
 
 @agent.command("run")
+@_plain_http
 @_server
 @_data
 @click.option(
@@ -86,7 +115,15 @@ def enrol_command(server: str, data: Path, sites: tuple[str, ...], token: str | 
 @click.option(
     "--end-runs", is_flag=True, help="End all runs when the agent stops; else they go on and are found again."
 )
-def run_command(server: str, data: Path, sites: tuple[str, ...], clock_rate: int, end_runs: bool) -> None:
+@click.option("--with-parent", is_flag=True, help="Leave, and leave the runs alone, when the starting process is gone.")
+def run_command(
+    server: str,
+    data: Path,
+    sites: tuple[str, ...],
+    clock_rate: int,
+    end_runs: bool,
+    with_parent: bool,
+) -> None:
     """Serve sites until SIGTERM or SIGINT; logs JSON lines to stderr."""
     _log_to_stderr()
     settings = AgentSettings(
@@ -97,17 +134,28 @@ def run_command(server: str, data: Path, sites: tuple[str, ...], clock_rate: int
         end_runs=end_runs,
     )
     try:
-        asyncio.run(_run_until_signal(settings))
+        asyncio.run(_run_until_signal(settings, os.getppid() if with_parent else None))
     except tuple(_EXIT_CODES) as error:
         raise _failure(error) from error
 
 
-async def _run_until_signal(settings: AgentSettings) -> None:
+async def _run_until_signal(settings: AgentSettings, parent: int | None) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if parent is not None:
+        _leave_without(parent)
     await run_agent(settings, stopping)
+
+
+def _leave_without(parent: int) -> None:
+    """End this process at once when its parent is gone: to the journal that is a crash, and the runs go on."""
+    try:
+        descriptor = os.pidfd_open(parent)
+    except ProcessLookupError:
+        os._exit(0)
+    asyncio.get_running_loop().add_reader(descriptor, os._exit, 0)
 
 
 def _asked_token() -> str:

@@ -1,8 +1,10 @@
 """The agent's calls to the control plane: signed, over HTTP, always outward."""
 
+import ipaddress
 import secrets
 import time
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -43,9 +45,11 @@ class Link:
     """Calls for any number of sites over shared connections. Use within one event loop."""
 
     def __init__(self, server: str) -> None:
-        # Proxies and certificates of the environment apply: an agent has to get out of its owner's network.
+        # Proxies of the environment apply, since an agent has to get out of its owner's network; but not to reach a
+        # control plane on this very machine.
         self._client = httpx2.AsyncClient(
             base_url=server.rstrip("/"),
+            trust_env=not is_loopback(server),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60),
         )
 
@@ -98,6 +102,15 @@ class Link:
         if 400 <= response.status_code < 500 and response.status_code not in (408, 429):
             raise LinkRefused(problem.code or str(response.status_code), problem.detail or problem.title)
         raise LinkTrouble(f"the control plane answered {response.status_code}: {problem.detail or problem.title}")
+
+
+def is_loopback(server: str) -> bool:
+    """True if a URL names this very machine."""
+    try:
+        host = urlsplit(server).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _problem(response: httpx2.Response) -> _Problem:

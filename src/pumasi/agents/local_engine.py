@@ -21,6 +21,7 @@ from pumasi.protocol.messages import RunKey, StartOrder
 
 _SWEEP_SECONDS = 5.0
 _CLAIM_SECONDS = 0.5
+_PRUNE_SECONDS = 3600.0
 _DAY_SECONDS = 24 * 3600
 
 
@@ -42,10 +43,10 @@ class LocalEngine:
     def __init__(self, settings: LocalSettings, spawner: Spawner) -> None:
         self._settings = settings
         self._spawner = spawner
-        self._runs = settings.directory.absolute() / "runs"
-        self._ended_runs = settings.directory.absolute() / "ended"
-        for directory in (self._runs, self._ended_runs):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = settings.directory.resolve()  # processes are recognised by this path, however it is spelled
+        self._runs, self._ended_runs = directory / "runs", directory / "ended"
+        for each in (self._runs, self._ended_runs):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._watched: dict[int, RunKey] = {}  # by the pidfd of the supervisor
         self._live: dict[RunKey, int] = {}  # the same, by run
         self._untold: list[Ending] = []
@@ -121,10 +122,13 @@ class LocalEngine:
         return Output(complete=True, problem="this site keeps no output of the run")
 
     def forget(self, run: RunKey) -> None:
-        """As the port says: the directory moves to the ended ones."""
+        """As the port says: what was written stays among the ended runs."""
         directory, kept = self._directory(run), self._kept(run)
         if directory.path.exists() and not kept.path.exists():
+            directory.strip()
             directory.path.rename(kept.path)
+        if time.monotonic() > self._prune_at:
+            self._prune()
 
     def news_descriptor(self) -> int | None:
         """The descriptor that watches all supervisors at once."""
@@ -279,6 +283,7 @@ class LocalEngine:
         return RunDirectory(self._ended_runs / run.tag(self._settings.fleet))
 
     def _prune(self) -> None:
+        self._prune_at = time.monotonic() + _PRUNE_SECONDS
         oldest = time.time() - self._settings.keep_days * _DAY_SECONDS
         for path in self._ended_runs.iterdir():
             if path.stat().st_mtime < oldest:

@@ -1,5 +1,6 @@
 """What the local engine keeps of a run on disk, shared with the run's supervisor (which says what each file means)."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -120,6 +121,13 @@ class RunDirectory(NamedTuple):
         """How it ended, if the record is there."""
         raw = self._read("exit")
         return None if raw is None else msgspec.json.decode(raw, type=ExitRecord).ending(run)
+
+    def strip(self) -> None:
+        """Drop what only a live run needs, the environment with its secrets among it."""
+        for name in ("launch", "script", "nodes", "stop", "supervisor"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the job has left files there: they are its own
+            (self.path / "work").rmdir()
 
     def read_output(self, stream: str, offset: int, limit: int) -> Output:
         """A piece of `stream`. The job could have put another file in its output's place: that one is not shown."""

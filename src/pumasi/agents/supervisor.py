@@ -12,6 +12,7 @@ In a run directory: `launch` (what to run), `supervisor` (who keeps it: made onc
 
 import contextlib
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -188,9 +189,15 @@ class Supervisor:
         os.close(failure_end)
         if failure:
             os.waitpid(self._job, 0)
-            program = self._launch["arguments"][0]
+            self._job = 0
             number = int(failure)
-            raise CannotStart(126 if number == 13 else 127, f"{program!r}: {os.strerror(number)}")
+            raise CannotStart(126 if number == errno.EACCES else 127, self._why_not(number))
+
+    def _why_not(self, number: int) -> str:
+        script = self._launch["arguments"][-1]
+        with open(script, "rb") as file:
+            first_line = file.readline(200).decode(errors="replace").strip()
+        return f"the script cannot be executed (first line {first_line!r}): {os.strerror(number)}"
 
     # -- seeing it through
 
