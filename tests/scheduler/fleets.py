@@ -95,8 +95,9 @@ def jobs(draw: st.DrawFn) -> Step:
     return ("submit", draw(st.sampled_from((1, 1, 1, 4))), queue, fields)
 
 
-def steps() -> st.SearchStrategy[Step]:
-    """Something that happens."""
+def steps(*, faults: bool = True) -> st.SearchStrategy[Step]:
+    """Something that happens; without `faults`, nodes stay as they are."""
+    nodes = st.tuples(st.just("node"), st.integers(0, 20), st.sampled_from(tuple(NodeState)))
     return st.one_of(
         jobs().map(lambda step: (*step, "tick")),
         jobs().map(lambda step: (*step, "tick")),
@@ -106,7 +107,7 @@ def steps() -> st.SearchStrategy[Step]:
         st.tuples(st.just("wait"), st.sampled_from((1, 60, 300))),
         st.tuples(st.just("end"), st.integers(0, 20)),
         st.tuples(st.just("cancel"), st.integers(0, 20)),
-        st.tuples(st.just("node"), st.integers(0, 20), st.sampled_from(tuple(NodeState))),
+        *([nodes] if faults else []),
     )
 
 

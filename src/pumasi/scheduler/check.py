@@ -227,6 +227,26 @@ def _reserved(state: FleetState, event: ReservationMade, claimed: dict[Gpu, int]
         if claimed.setdefault(gpu, job.id) != job.id or _is_held(state, gpu):
             yield f"GPU {gpu} is reserved twice"
         yield from _comes_free(state, gpu, event.due_ms)
+    yield from _needed(state, event)
+
+
+def _needed(state: FleetState, event: ReservationMade) -> Iterator[str]:
+    """Nobody is stopped for nothing: each victim sits on reserved GPUs, or without its end too much would stay lent."""
+    owner, account = state.jobs[event.job].owner, state.books[event.pool][state.jobs[event.job].owner]
+    room = account.due - account.home - account.promised - span_gpus(event.spans)
+    active = [state.jobs[job] for job in state.active[event.pool] if state.jobs[job].owner != owner]
+    lent = sum(_lent_by(owner, job) for job in active if job.attempts[-1].stop is None)
+    holders = {state.occupancy[pool].holder(node, gpu): None for pool, node, gpu in _gpus(event.pool, event.spans)}
+    for job in active:
+        stop = job.attempts[-1].stop
+        if stop is None or stop.claimant != event.job or job.id in holders:
+            continue
+        if lent + _lent_by(owner, job) <= room:
+            yield f"job {job.id} is stopped for job {event.job} and need not be"
+
+
+def _lent_by(lender: str, job: Job) -> int:
+    return sum(charge.gpus for charge in job.attempts[-1].charges if charge.owner == lender)
 
 
 def _comes_free(state: FleetState, gpu: Gpu, due_ms: int) -> Iterator[str]:

@@ -1,0 +1,142 @@
+"""Placement: a gang goes where it fits tightest, and finds a place exactly if there is one."""
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pumasi.model.jobs import Level, Span
+from pumasi.scheduler.placement import find
+from pumasi.scheduler.shapes import Need
+from pumasi.state.freemap import FreeMap
+
+
+def free_map(masks: list[int], gpus_per_node: int = 8, nodes_per_rack: int = 4, racks_per_block: int = 2) -> FreeMap:
+    """A map with these GPUs free."""
+    free = FreeMap(len(masks), gpus_per_node, nodes_per_rack, racks_per_block)
+    for node, mask in enumerate(masks):
+        if mask:
+            free.give(Span(node, 1, mask))
+    return free
+
+
+WHOLE = 0xFF
+
+
+def test_a_small_job_takes_the_fullest_node_that_holds_it() -> None:
+    assert find(free_map([WHOLE, 0x0F, 0x07, WHOLE]), Need(1, 2)) == (Span(2, 1, 0x03),)
+
+
+def test_a_small_job_opens_a_whole_node_in_the_most_broken_rack() -> None:
+    masks = [WHOLE] * 4 + [0, 0, WHOLE, WHOLE] + [0, WHOLE, WHOLE, WHOLE]
+    assert find(free_map(masks), Need(1, 4)) == (Span(6, 1, 0x0F),)
+
+
+def test_a_node_job_leaves_whole_racks_whole() -> None:
+    masks = [WHOLE] * 4 + [0, WHOLE, WHOLE, WHOLE]
+    assert find(free_map(masks), Need(1, 8)) == (Span(5, 1, WHOLE),)
+
+
+def test_the_lowest_free_gpus_of_a_node_are_taken() -> None:
+    assert find(free_map([0b10110100]), Need(1, 3)) == (Span(0, 1, 0b00110100),)
+
+
+def test_a_gang_takes_the_tightest_rack() -> None:
+    masks = [WHOLE] * 4 + [0, WHOLE, WHOLE, 0]
+    assert find(free_map(masks), Need(2, 8)) == (Span(5, 2, WHOLE),)
+
+
+def test_a_gang_beyond_a_rack_takes_the_fewest_racks_of_one_block() -> None:
+    masks = [0, WHOLE, WHOLE, WHOLE] * 2 + [WHOLE] * 4 + [0, 0, WHOLE, WHOLE]
+    assert find(free_map(masks), Need(6, 8)) == (Span(1, 3, WHOLE), Span(5, 3, WHOLE))
+    assert find(free_map([0, 0, 0, WHOLE] + [WHOLE] * 4 + [WHOLE] * 8), Need(5, 8)) == (Span(3, 5, WHOLE),)
+
+
+def test_a_gang_beyond_a_block_takes_whole_blocks_and_the_tightest_rest() -> None:
+    masks = [WHOLE] * 8 + [WHOLE] * 8 + [0] * 6 + [WHOLE] * 2
+    assert find(free_map(masks), Need(10, 8)) == (Span(0, 8, WHOLE), Span(22, 2, WHOLE))
+
+
+def test_a_required_rack_is_kept() -> None:
+    masks = [0, WHOLE, WHOLE, WHOLE] * 2
+    assert find(free_map(masks), Need(4, 8, Level.RACK, required=True)) is None
+    assert find(free_map(masks), Need(4, 8, Level.RACK)) is not None
+
+
+def test_a_required_block_is_kept() -> None:
+    masks = [0, WHOLE, WHOLE, WHOLE] * 4
+    assert find(free_map(masks), Need(7, 8, Level.BLOCK, required=True)) is None
+    assert find(free_map(masks), Need(6, 8, Level.BLOCK, required=True)) == (Span(1, 3, WHOLE), Span(5, 3, WHOLE))
+
+
+def test_segments_stay_in_one_rack() -> None:
+    masks = [WHOLE, WHOLE, WHOLE, 0] * 2
+    assert find(free_map(masks), Need(6, 8, segment=2)) is None
+    assert find(free_map(masks), Need(4, 8, segment=2)) == (Span(0, 2, WHOLE), Span(4, 2, WHOLE))
+
+
+def test_a_gang_of_broken_nodes_prefers_the_fullest() -> None:
+    assert find(free_map([WHOLE, 0x3F, 0x7F, WHOLE]), Need(2, 6)) == (Span(1, 2, 0x3F),)
+
+
+def test_nothing_is_found_where_nothing_fits() -> None:
+    assert find(free_map([0x7F] * 8), Need(1, 8)) is None
+    assert find(free_map([0x0F] * 4), Need(5, 4)) is None
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> FreeMap:
+    """A pool of odd size, broken in all ways."""
+    gpus = draw(st.sampled_from((4, 8)))
+    masks = draw(st.lists(st.sampled_from((0, (1 << gpus) - 1, 1, 3, 6)), min_size=1, max_size=14))
+    return free_map(masks, gpus, draw(st.integers(1, 4)), draw(st.integers(1, 3)))
+
+
+@st.composite
+def needs(draw: st.DrawFn) -> Need:
+    """Any gang."""
+    segment = draw(st.integers(1, 3))
+    nodes = segment * draw(st.integers(1, 5))
+    return Need(nodes, draw(st.integers(1, 8)), draw(st.sampled_from(tuple(Level))), draw(st.booleans()), segment)
+
+
+def groups_in(free: FreeMap, need: Need, domain: range) -> int:
+    """Segments that fit the racks of a domain, node by node."""
+    total = 0
+    for rack in domain:
+        nodes = range(rack * free.nodes_per_rack, min((rack + 1) * free.nodes_per_rack, free.nodes))
+        total += sum(free.masks[node].bit_count() >= need.each for node in nodes) // need.segment
+    return total
+
+
+@settings(max_examples=400)
+@given(free=maps(), need=needs())
+def test_a_place_is_found_exactly_if_there_is_one(free: FreeMap, need: Need) -> None:
+    assume(need.each <= free.gpus_per_node)  # what no node holds is never searched for
+    before, racks = list(free.masks), len(free.rack_whole)
+    width = {Level.RACK: 1, Level.BLOCK: free.racks_per_block, Level.POOL: racks}[need.widest]
+    domains = [range(first, min(first + width, racks)) for first in range(0, racks, width)]
+    exists = any(groups_in(free, need, domain) * need.segment >= need.nodes for domain in domains)
+    spans = find(free, need)
+    assert list(free.masks) == before
+    assert (spans is not None) == exists
+    if spans is not None:
+        assert_is_place(free, need, spans)
+
+
+def assert_is_place(free: FreeMap, need: Need, spans: tuple[Span, ...]) -> None:
+    """The spans are free, whole, together and in order."""
+    nodes = [node for span in spans for node in range(span.first, span.first + span.nodes)]
+    assert nodes == sorted(set(nodes))
+    assert len(nodes) == need.nodes
+    assert all(span.gpu_mask.bit_count() == need.each and free.free_in(span) for span in spans)
+    racks = [node // free.nodes_per_rack for node in nodes]
+    assert all(racks.count(rack) % need.segment == 0 for rack in racks)
+    if need.widest is Level.RACK:
+        assert len(set(racks)) == 1
+    if need.widest is Level.BLOCK:
+        assert len({rack // free.racks_per_block for rack in racks}) == 1
+
+
+@pytest.mark.parametrize("nodes", [2, 5, 9])
+def test_spans_are_merged(nodes: int) -> None:
+    assert find(free_map([WHOLE] * 16), Need(nodes, 8)) == (Span(0, nodes, WHOLE),)
