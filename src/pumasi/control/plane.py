@@ -4,6 +4,7 @@ Live and in the twin alike. It does no I/O of its own but through its log: facts
 staged; whoever drives it makes them durable and only then answers the caller or wakes an agent (see ADR 0005).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,16 +57,22 @@ class Staged(Struct):
 
 
 class ControlPlane:
-    """State, ledger and reasons, kept up to date; read them freely, change them only by `execute` and `cycle`."""
+    """State, ledger and reasons, kept up to date; read them freely, change them only by `execute` and `cycle`.
 
-    def __init__(self, clock: Clock) -> None:
+    `clock_rate`: how much faster than real time the clock runs. Agents call in real time, so patience with them is
+    stretched by it.
+    """
+
+    def __init__(self, clock: Clock, clock_rate: int = 1) -> None:
         self.clock = clock
+        self.clock_rate = clock_rate
         self.state = FleetState()
         self.ledger = Ledger()
         self.reasons: dict[JobId, Reasons] = {}
         self.durable_seq = 0
         self._staged = Staged(1)
         self._heard_ms: dict[SiteId, int] = {}
+        self._listening: Counter[SiteId] = Counter()
         self._mailboxes = Mailboxes(0)
         self._undurable: set[RunKey] = set()  # placements no site may hear of yet
 
@@ -122,11 +129,13 @@ class ControlPlane:
         return len(made.events)
 
     def _silent_sites(self, now_ms: int) -> list[Event]:
-        patience_ms = self.state.policy.link_silent_seconds * 1000
+        patience_ms = self.state.policy.link_silent_seconds * 1000 * self.clock_rate
         return [
             SiteSilent(at_ms=now_ms, by="control", site=site)
             for site, record in self.state.sites.items()
-            if record.link is LinkState.CONNECTED and now_ms - self._heard_ms.get(site, 0) > patience_ms
+            if record.link is LinkState.CONNECTED
+            and not self._listening[site]
+            and now_ms - self._heard_ms.get(site, 0) > patience_ms
         ]
 
     def _stage(self, events: Sequence[Event]) -> None:
@@ -139,6 +148,11 @@ class ControlPlane:
                 self._undurable.add(RunKey(event.job, event.attempt))
             if leaving is not None and leaving.is_terminal:
                 self._staged.ended.append(leaving)
+
+    def listen(self, site: SiteId, *, begins: bool) -> None:
+        """Note that a call of the site's agent is held open, or no longer is: meanwhile the site is not silent."""
+        self._listening[site] += 1 if begins else -1
+        self._heard_ms[site] = self.now_ms()
 
     # --- durability and mail -----------------------------------------------------------------------------------------
 

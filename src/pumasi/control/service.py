@@ -165,7 +165,11 @@ class Service:
         refusal = await self.do(HearSite(by=f"site:{site}", site=site, reports=request.reports))
         if isinstance(refusal, Refusal):
             return refusal
-        await self._wait_for_mail(site, request)
+        self.plane.listen(site, begins=True)
+        try:
+            await self._wait_for_mail(site, request)
+        finally:
+            self.plane.listen(site, begins=False)
         mail = self.plane.mail(site, request.after_seq)
         requests = tuple(wait.request for wait in self._log_waits.values() if wait.site == site)
         return SyncResponse(seq=mail.seq, whole=mail.whole, starts=mail.starts, stops=mail.stops, log_requests=requests)

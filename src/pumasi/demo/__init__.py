@@ -1,0 +1,1 @@
+"""The demo: real jobs of a real trace on the whole Korean fleet, and the village custom happening among its owners."""
