@@ -27,8 +27,8 @@ stored is in `$XDG_CONFIG_HOME/pumasi` (by default `~/.config/pumasi`): `config.
 you may read.
 
 Commands that list take `-o table|wide|json|csv`, `--columns`, `--sort-by` and `--no-headers`. On a terminal a table is
-drawn; in a pipe it is plain columns, nothing cut off. `NO_COLOR` and `COLUMNS` are honoured. Only results go to standard
-output; JSON is one document. How commands end is in [exit codes](exit-codes.md); coming from Slurm, see
+drawn; in a pipe it is plain columns, nothing cut off. `NO_COLOR` and `COLUMNS` are honoured. Only results go to
+standard output; JSON is one document. How commands end is in [exit codes](exit-codes.md); coming from Slurm, see
 [the guide](../guides/from-slurm.md).
 """
 
@@ -57,7 +57,8 @@ script: |
 ```
 
 Every mistake is told at once, with its line: unknown keys (with what was probably meant), keys given twice, values of
-another kind. Anchors, aliases and nesting beyond what a job has are refused. Options on the command line win over the file.
+another kind. Anchors, aliases and nesting beyond what a job has are refused. Options on the command line win over the
+file.
 
 A type in `gpu_models`, such as `b200`, stands for every model that has it as a part of its name. `16` nodes of `4` GPUs
 may also be written as `gpus: 64`; each pool then takes the fewest nodes it can. What the job finds around it is in

@@ -182,7 +182,7 @@ def test_watch_once(pumasi: RunCommand, server: ContractServer, monkeypatch: pyt
     server.give("GET /v1/shares", Answer(200, SHARES))
     out = pumasi("watch", "--once").out
     assert "korea  |  2027-01-31" in out
-    assert "260,000 GPUs  |  24 in use  |  8 lent  |  8 free  |  1 jobs waiting" in out
+    assert "260,000 GPUs  |  24 in use  |  8 lent  |  8 free  |  1 waiting" in out
     assert "한국어 학습" in out
     assert "naver" in out
 

@@ -12,7 +12,7 @@ from tests.cli.contract_server import JOB, WAITING, Answer, ContractServer, page
 def test_looks_like_squeue(pumasi: RunCommand) -> None:
     lines = pumasi("queue").out.splitlines()
     assert lines[0].split() == ["JOBID", "PARTITION", "NAME", "USER", "ST", "TIME", "NODES", "GPUS", "NODELIST(REASON)"]
-    assert lines[1].split() == ["8", "-", "한국어", "학습", "kim", "PD", "0:00", "0", "16", "(Resources)"]
+    assert lines[1].split() == ["8", "-", "한국어", "학습", "kim", "PD", "0:00", "-", "16", "(Resources)"]
     assert lines[2].split()[:8] == ["7", "sejong-b200", "train", "kim", "R", "50:00", "2", "16"]
     assert lines[2].split()[8:] == ["sejong-b200-[00001-00002]"]
 

@@ -117,12 +117,13 @@ def why(context: click.Context, number: str, shape: str, as_json: bool) -> None:
 
 def why_lines(row: Row, found: Row) -> Iterator[str]:
     """The answer in sentences: state, reasons in order of weight, what would start it, estimate."""
-    yield f"Job {row['id']} ({safe(row['name'])}) is {safe(row.get('display_state') or row['state'])}."
+    yield f"Job {row['id']} ({safe(row['name'])}): {safe(row['display_state'])}"
     reasons = found.get("reasons") or []
     if reasons:
         yield "What blocks it:"
     elif found.get("note"):
-        yield f"{safe(str(found['note']).capitalize())}."
+        note = safe(found["note"])
+        yield f"{note[0].upper()}{note[1:]}."
     for position, reason in enumerate(reasons, 1):
         where = f"{reason['pool']}: " if reason.get("pool") else ""
         word = f"  [{reason['slurm']}]" if reason.get("slurm") else ""

@@ -114,7 +114,7 @@ def queue_columns(now: datetime) -> list[Column]:
         Column("START_TIME", lambda row: format_time(row.get("started_at")), wide=True),
         Column("SITE", lambda row: dash(row.get("site")), wide=True),
         Column("CHARGED", charges, wide=True),
-        Column("NODES", lambda row: int(row.get("nodes") or 0)),
+        Column("NODES", lambda row: dash(row.get("nodes"))),
         Column("GPUS", lambda row: int(row["gpus"])),
         Column("NODELIST(REASON)", nodes_or_reason),
     ]

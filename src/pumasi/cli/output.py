@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import click
 
 from pumasi.cli.errors import CommandError, ExitCode
+
+PIPE_COLUMNS = 160  # what a drawn table may take where no terminal says how wide it is
 
 Row: TypeAlias = Mapping[str, Any]
 Cell: TypeAlias = str | int
@@ -114,7 +117,8 @@ def console() -> Any:
     """The rich console for stdout; it honours NO_COLOR and COLUMNS."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPE_COLUMNS
+    return Console(highlight=False, width=width)
 
 
 def _chosen(columns: Sequence[Column], output: Output) -> list[Column]:
@@ -173,11 +177,12 @@ def _padded(text: str, missing: int, right: bool) -> str:
 
 
 def _is_numeric(cells: list[list[Cell]], index: int) -> bool:
-    return bool(cells) and all(_looks_numeric(row[index]) for row in cells)
+    column = [row[index] for row in cells if row[index] != "-"]
+    return bool(column) and all(_looks_numeric(cell) for cell in column)
 
 
 def _looks_numeric(cell: Cell) -> bool:
-    return isinstance(cell, int) or (cell.lstrip("-").replace(",", "").replace(".", "").isdigit()) or cell == "-"
+    return isinstance(cell, int) or cell.lstrip("-").replace(",", "").replace(".", "").isdigit()
 
 
 def _print_rich(rows: list[Row], columns: list[Column], cells: list[list[Cell]], headers: bool, title: str) -> None:

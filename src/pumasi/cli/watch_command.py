@@ -84,7 +84,7 @@ def headline(fleet: Row, who: Row, now: datetime) -> str:
         ("gpus_in_use", "in use"),
         ("gpus_lent", "lent"),
         ("gpus_free", "free"),
-        ("jobs_waiting", "jobs waiting"),
+        ("jobs_waiting", "waiting"),
     )
     parts += [f"{int(fleet[field]):,} {text}" for field, text in named if fleet.get(field) is not None]
     return safe("  |  ".join(parts))
