@@ -5,11 +5,14 @@ ASGI application. The clock stands still unless a test moves it, and the cycle r
 """
 
 import asyncio
+import contextlib
+import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self, TypeVar
 
 import httpx2
+import uvicorn
 
 from pumasi.adapters.memory_log import MemoryLog
 from pumasi.api.app import create_app
@@ -86,8 +89,8 @@ class Api:
         self.keys: dict[str, KeyPair] = {}
         self.tokens: dict[tuple[str, str], str] = {}  # secrets that a test wants to find again
         self._plan, self._settings = plan or small_plan(), settings
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -100,9 +103,9 @@ class Api:
 
     def __exit__(self, *_: object) -> None:
         self.on_loop(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()
 
     async def _start(self) -> None:
         self.service = Service(self.plane, self.store)
@@ -111,17 +114,17 @@ class Api:
         await self._running.__aenter__()
         self.app = create_app(self.service, self._settings)
         transport = httpx2.ASGITransport(app=self.app)
-        self._http = httpx2.AsyncClient(transport=transport, base_url="http://fleet.test")
+        self.http = httpx2.AsyncClient(transport=transport, base_url="http://fleet.test")
 
     async def _stop(self) -> None:
-        await self._http.aclose()
+        await self.http.aclose()
         await self._running.__aexit__(None, None, None)
 
     # --- past the API ------------------------------------------------------------------------------------------------
 
     def on_loop(self, work: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine on the service's event loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     def run(self, work: Callable[[], R]) -> R:
         """Call a function on the service's event loop."""
@@ -181,7 +184,7 @@ class Api:
         secret = self.token if token == "" else token
         if secret is not None:
             headers.setdefault("Authorization", f"Bearer {secret}")
-        return self.on_loop(self._http.request(method, path, headers=headers, **arguments))
+        return self.on_loop(self.http.request(method, path, headers=headers, **arguments))
 
     def get(self, path: str, token: str | None = "", **arguments: Any) -> Any:
         """The JSON at a path; the request must succeed."""
@@ -208,3 +211,26 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[st
     assert problem["detail"]
     assert problem["trace_id"] == response.headers["x-trace-id"]
     return problem
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers, which belong to the main thread."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+@contextlib.contextmanager
+def served(api: Api) -> Iterator[str]:
+    """The API on a real socket of this machine, on the same event loop; gives its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = _Server(uvicorn.Config(api.app, log_config=None, lifespan="off", access_log=False))
+    serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[listener]), api.loop)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        serving.result(10)
+        listener.close()

@@ -127,7 +127,7 @@ def test_output_is_fetched_from_the_site_that_runs_the_job(api: Api) -> None:
 
     async def read() -> httpx2.Response:
         url, headers = f"/v1/jobs/{job}/logs?offset=2", {"Authorization": f"Bearer {api.token}"}
-        reading = asyncio.ensure_future(api._http.request("GET", url, headers=headers))
+        reading = asyncio.ensure_future(api.http.request("GET", url, headers=headers))
         order = await api.service.sync("north-dc", SyncRequest(after_seq=api.plane.durable_seq, wait_seconds=5))
         assert isinstance(order, SyncResponse)
         wanted = order.log_requests[0]

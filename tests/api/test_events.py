@@ -102,7 +102,7 @@ def test_new_facts_arrive_while_one_listens(api: Api) -> None:
         await asyncio.sleep(0.05)
         headers = {"Authorization": f"Bearer {api.token}"}
         body = {"name": "a", "queue": "north", "gpus": 1, "script": "x"}
-        await api._http.request("POST", "/v1/jobs", json=body, headers=headers)
+        await api.http.request("POST", "/v1/jobs", json=body, headers=headers)
         return await waiting
 
     assert [event.type for event in api.on_loop(listen())] == ["JobSubmitted"]
