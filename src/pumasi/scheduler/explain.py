@@ -10,12 +10,13 @@ from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.estimate import Estimates
 from pumasi.scheduler.fairshare import ShareNode, ShareTree
 from pumasi.scheduler.placement import segment_counts
-from pumasi.scheduler.reasons import Reason, ReasonCode, Reasons
+from pumasi.scheduler.reasons import Reason, ReasonCode, Reasons, Verdict
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.state.lending import LendingRule, refusal_now
 from pumasi.state.records import Job, Reservation
 
 MOST_REASONS = 5
+CHANGE = "a change of the fleet or of its rules"
 
 _C = ReasonCode
 
@@ -58,8 +59,8 @@ def _explain_leaf(
 
 
 def _not_yet(job: Job) -> Reasons:
-    detail = "the job asks to begin later"
-    return Reasons((Reason(_C.BEGIN_TIME, "", detail),), "its begin time", job.spec.begin_at_ms)
+    reason = Reason(_C.BEGIN_TIME, "", "the job asks to begin later", "its begin time")
+    return Reasons((reason,), reason.would_start, job.spec.begin_at_ms)
 
 
 def _reclaiming(job: Job, reservation: Reservation) -> Reasons:
@@ -80,9 +81,9 @@ def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand
 
 
 def _never(demand: Demand) -> Reasons:
-    reasons = tuple(Reason(verdict.code, verdict.pool, verdict.detail) for verdict in demand.verdicts[:MOST_REASONS])
-    missing = Reason(_C.NO_POOL, "", "the fleet has no pools")
-    return Reasons(reasons or (missing,), "a change of the fleet or of its rules")
+    verdicts = demand.verdicts[:MOST_REASONS] or (Verdict(_C.NO_POOL, "", "the fleet has no pools"),)
+    reasons = tuple(Reason(verdict.code, verdict.pool, verdict.detail, CHANGE) for verdict in verdicts)
+    return Reasons(reasons, CHANGE)
 
 
 # --- one pool --------------------------------------------------------------------------------------------------------
@@ -142,11 +143,13 @@ def _no_lender(board: Board, job: Job, fit: Fit) -> Reason:
         would_start = f"{lender}'s lending window opening"
         return Reason(_C.OUTSIDE_LENDING_WINDOW, pool, f"{lender} lends only in its lending windows", would_start)
     if None in rules or not rules:
-        return Reason(_C.LENDING_LIMIT, pool, "no owner there lends anything", "")
+        return Reason(_C.LENDING_LIMIT, pool, "no owner there lends anything", CHANGE)
     rule, lender = next(iter(rules.items()))
     if rule is LendingRule.OWNER:
-        return Reason(_C.LENDER_REFUSES_OWNER, pool, f"the lending contract of {lender} refuses {borrower.id}")
-    return Reason(_C.LENDER_REFUSES_KIND, pool, f"the lending contract of {lender} refuses {borrower.kind} owners")
+        return Reason(_C.LENDER_REFUSES_OWNER, pool, f"the lending contract of {lender} refuses {borrower.id}", CHANGE)
+    return Reason(
+        _C.LENDER_REFUSES_KIND, pool, f"the lending contract of {lender} refuses {borrower.kind} owners", CHANGE
+    )
 
 
 def _not_free(board: Board, fit: Fit) -> Reason:

@@ -74,8 +74,10 @@ class FreeMap:
             self._refile(first, nodes, mask, mask | given)
 
     def free_in(self, span: Span) -> bool:
-        """True if every GPU of the span is free."""
+        """True if the span lies in the pool and every GPU of it is free."""
         wanted = span.gpu_mask
+        if span.first < 0 or span.first + span.nodes > self.nodes:
+            return False
         return all(mask & wanted == wanted for _, _, mask in self._runs(span))
 
     def _runs(self, span: Span) -> Iterator[tuple[int, int, int]]:

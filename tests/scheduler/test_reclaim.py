@@ -1,0 +1,240 @@
+"""Reclaim: who is stopped, for how long the notice is, what is reserved, and when the claimant starts."""
+
+from typing import Any
+
+from pumasi.events.facts import (
+    AttemptPlaced,
+    NodeState,
+    ReservationEnded,
+    ReservationMade,
+    ReservationState,
+    StopOrdered,
+)
+from pumasi.model.jobs import Level, Span, Topology
+from pumasi.testing.builders import NVL72, fleet_facts, owner, pool
+from pumasi.testing.harness import Harness
+
+RACK = Topology(level=Level.RACK, required=True)
+
+
+def lent_out(jobs: list[dict[str, Any]], gpus: int = 32, **contract: Any) -> Harness:
+    """Ant's pool, all lent to bee's jobs; each entry gives a job's fields and how long before the next it starts."""
+    fleet = Harness(fleet_facts([owner("ant", 100, **contract), owner("bee")], [pool("p", {"ant": gpus})]))
+    for fields in jobs:
+        age = fields.pop("then_wait", 0)
+        fleet.submit("bee", **({"gpus": 8, "time_limit_seconds": 86400} | fields))
+        fleet.tick()
+        fleet.wait(age)
+    return fleet
+
+
+def stopped(fleet: Harness) -> list[int]:
+    """The victims of one cycle."""
+    return [event.job for event in fleet.tick().events if isinstance(event, StopOrdered)]
+
+
+def made(fleet: Harness) -> ReservationMade:
+    """The one reservation of the last cycle."""
+    (event,) = [event for event in fleet.plan.events if isinstance(event, ReservationMade)]
+    return event
+
+
+def test_the_youngest_work_is_lost_first() -> None:
+    fleet = lent_out([{"then_wait": 100}, {"then_wait": 100}, {"then_wait": 100}, {"then_wait": 100}])
+    fleet.submit("ant", 16)
+    assert stopped(fleet) == [3, 4]
+
+
+def test_work_since_the_last_checkpoint_is_what_is_lost() -> None:
+    fleet = lent_out([{"checkpoint_seconds": 350}, {}, {}, {"then_wait": 360}])
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == [1]
+
+
+def test_notice_and_protected_time_are_kept() -> None:
+    fleet = lent_out([{}, {}, {}, {"then_wait": 100}], notice_seconds=60, protected_seconds=600, teardown_seconds=30)
+    fleet.submit("ant", 8)
+    stopped(fleet)
+    stop = next(event for event in fleet.plan.events if isinstance(event, StopOrdered))
+    assert stop.kill_at_ms == fleet.now_ms + 500_000
+    assert made(fleet).due_ms == fleet.now_ms + 630_000
+
+
+def test_no_more_is_evicted_than_the_job_needs() -> None:
+    fleet = lent_out([{"gpus": 1} for _ in range(32)])
+    fleet.submit("ant", 3, gpus_per_node=3)
+    assert len(stopped(fleet)) == 3
+
+
+def test_a_rack_is_freed_as_a_whole_at_least_loss() -> None:
+    fleet = lent_out([{"then_wait": 50} for _ in range(8)], gpus=64)
+    fleet.end(2)
+    fleet.end(6)
+    fleet.submit("ant", 32, topology=RACK)
+    assert stopped(fleet) == [5, 7, 8]
+    assert made(fleet).spans == (Span(4, 4, 0xFF),)
+
+
+def test_a_gang_of_victims_counts_once() -> None:
+    """Four nodes of one gang cost its work once; two old single jobs would cost more."""
+    fleet = lent_out([{"gpus": 32, "then_wait": 10}, {"then_wait": 90}, {}, {}, {}], gpus=64)
+    fleet.submit("ant", 32, topology=RACK)
+    victims = stopped(fleet)
+    assert victims == [2, 3, 4, 5]
+    fleet = lent_out([{"then_wait": 900}, {}, {}, {}, {"gpus": 32, "then_wait": 10}], gpus=64)
+    fleet.submit("ant", 32, topology=RACK)
+    assert stopped(fleet) == [5]
+
+
+def test_segments_are_freed_within_racks() -> None:
+    fleet = Harness(
+        fleet_facts([owner("ant", 100), owner("bee")], [pool("p", {"ant": 48}, model=NVL72, nodes_per_rack=6)])
+    )
+    for _ in range(12):
+        fleet.submit("bee", 4)
+    fleet.tick()
+    fleet.submit("ant", 32, gpus_per_node=4, segment_nodes=4)
+    victims = stopped(fleet)
+    assert len(victims) == 8
+    assert [sum(node // 6 == rack for node in nodes(made(fleet))) for rack in (0, 1)] == [4, 4]
+
+
+def nodes(event: ReservationMade) -> list[int]:
+    """The nodes a reservation holds."""
+    return [node for span in event.spans for node in range(span.first, span.first + span.nodes)]
+
+
+def test_others_loans_are_only_touched_if_the_shape_needs_it() -> None:
+    """Half of each rack is on ant's entitlement, half on bee's: ant's own loans suffice unless it needs a rack."""
+    fleet = Harness(
+        fleet_facts(
+            [owner("ant", 100), owner("bee", 100), owner("cat")], [pool("p", {"ant": 32, "bee": 32})]
+        )
+    )  # fmt: skip
+    for _ in range(8):
+        fleet.submit("cat", 8)
+    fleet.tick()
+    on_ant = {job.id for job in fleet.state.jobs.values() if job.attempts[-1].charges[0].owner == "ant"}
+    fleet.submit("ant", 16)
+    assert set(stopped(fleet)) <= on_ant
+    fleet.wait(300)
+    fleet.tick()
+    fleet.submit("ant", 16, topology=RACK)
+    assert len(stopped(fleet)) == 2
+
+
+def test_a_lender_with_a_longer_notice_is_left_alone() -> None:
+    """Bee's contract gives its borrowers an hour; ant promised its own work three minutes."""
+    fleet = Harness(
+        fleet_facts(
+            [owner("ant", 100, notice_seconds=60), owner("bee", 100, notice_seconds=3600), owner("cat")],
+            [pool("p", {"ant": 16, "bee": 16})],
+        )
+    )
+    for _ in range(4):
+        fleet.submit("cat", 8)
+    fleet.tick()
+    fleet.submit("ant", 16)
+    victims = stopped(fleet)
+    assert {fleet.state.jobs[job].attempts[-1].charges[0].owner for job in victims} == {"ant"}
+
+
+def test_the_pool_with_the_least_loss_is_chosen() -> None:
+    fleet = Harness(
+        fleet_facts([owner("ant", 100), owner("bee")], [pool("p", {"ant": 8}), pool("q", {"ant": 8})])
+    )  # fmt: skip
+    fleet.submit("bee", 8, pools=("p",))
+    fleet.tick()
+    fleet.wait(60)
+    fleet.submit("bee", 8, pools=("q",))
+    fleet.tick()
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == [2]
+
+
+def test_a_reservation_is_sticky_and_starts_on_exactly_its_gpus() -> None:
+    fleet = lent_out([{}, {}, {}, {}], notice_seconds=60)
+    fleet.submit("ant", 16)
+    victims = stopped(fleet)
+    spans = made(fleet).spans
+    fleet.wait(30)
+    assert fleet.tick().events == ()
+    fleet.wait(30)
+    started = [event for event in fleet.tick().events if isinstance(event, AttemptPlaced)]
+    assert victims == [1, 2]
+    assert [(event.job, event.spans) for event in started] == [(5, spans)]
+
+
+def test_two_claims_do_not_share_a_victim() -> None:
+    fleet = lent_out([{}, {}, {}, {}])
+    fleet.submit("ant", 8)
+    fleet.submit("ant", 8)
+    assert len(set(stopped(fleet))) == 2
+
+
+def test_a_job_that_is_stopping_anyway_is_used_first() -> None:
+    fleet = lent_out([{}, {}, {}, {}])
+    fleet.cancel(3)
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == []
+    assert made(fleet).spans == (Span(2, 1, 0xFF),)
+
+
+def test_a_claim_is_let_go_when_a_node_of_it_fails_and_made_anew() -> None:
+    fleet = lent_out([{}, {}, {}, {}])
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == [1]
+    fleet.set_node("p", 0, NodeState.DOWN)
+    events = fleet.tick().events
+    assert isinstance(events[0], ReservationEnded)
+    assert events[0].state is ReservationState.RELEASED
+    assert any(isinstance(event, ReservationMade) for event in events)
+
+
+def test_a_cancelled_claimant_leaves_nothing_reserved() -> None:
+    fleet = lent_out([{}, {}, {}, {}], notice_seconds=60)
+    claimant = fleet.submit("ant", 8)
+    stopped(fleet)
+    fleet.cancel(claimant)
+    fleet.wait(60)
+    fleet.tick()
+    assert fleet.state.occupancy["p"].used_gpus == 32
+
+
+def test_work_that_does_not_fit_its_entitlement_evicts_nobody() -> None:
+    fleet = Harness(
+        fleet_facts([owner("ant", 100), owner("bee", 100), owner("cat")], [pool("p", {"ant": 16, "bee": 16})])
+    )
+    for _ in range(4):
+        fleet.submit("cat", 8)
+    fleet.tick()
+    fleet.submit("ant", 24)
+    assert stopped(fleet) == []
+
+
+def test_what_faults_leave_above_the_entitlement_counts_as_borrowed() -> None:
+    """Two of eight nodes fail: ant is due 24 and uses 32, so bee, due 24, may have one of ant's nodes."""
+    fleet = Harness(
+        fleet_facts(
+            [owner("ant", notice_seconds=60), owner("bee", notice_seconds=60)], [pool("p", {"ant": 32, "bee": 32})]
+        )
+    )
+    for _ in range(4):
+        fleet.submit("ant", 8)
+    fleet.tick()
+    fleet.set_node("p", 6, NodeState.DOWN)
+    fleet.set_node("p", 7, NodeState.DOWN)
+    for _ in range(3):
+        fleet.submit("bee", 8)
+    assert len(stopped(fleet)) == 1
+    fleet.wait(60)
+    fleet.tick()
+    assert fleet.state.books["p"]["bee"].home == 24
+
+
+def test_an_owner_gives_no_notice_to_itself() -> None:
+    fleet = Harness(fleet_facts([owner("ant", 100), owner("bee", 100)], [pool("p", {"ant": 16, "bee": 16})]))
+    fleet.submit("ant", 32)
+    fleet.tick()
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == []
