@@ -162,6 +162,22 @@ def test_test_only_says_where_it_could_run(pumasi: RunCommand, server: ContractS
     assert pumasi("submit", "--test-only", script).code == 6
 
 
+def test_a_job_refused_by_every_pool_does_not_flood_the_terminal(
+    pumasi: RunCommand, server: ContractServer, script: str
+) -> None:
+    errors = [{"path": "gpus", "problem": f"pool-{number}: too small"} for number in range(40)]
+    server.give("POST /v1/jobs", problem(422, "never-admissible", "no pool can: pool-0: too small", errors=errors))
+    lines = pumasi("submit", script).err.splitlines()
+    assert len(lines) == 11
+    assert lines[9] == "  ... and 32 more"
+
+
+def test_a_single_problem_is_said_once(pumasi: RunCommand, server: ContractServer, script: str) -> None:
+    errors = [{"path": "gpus", "problem": "it is missing"}]
+    server.give("POST /v1/jobs", problem(422, "body-invalid", "gpus: it is missing", errors=errors))
+    assert pumasi("submit", script).err == "pumasi: gpus: it is missing\n"
+
+
 def test_a_lost_answer_is_asked_for_again_with_the_same_key(
     pumasi: RunCommand, server: ContractServer, script: str
 ) -> None:

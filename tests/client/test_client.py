@@ -133,6 +133,13 @@ def test_a_token_is_sent_to_its_server_and_no_redirect_is_followed(client: Clien
     assert server.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
 
 
-def test_an_address_that_is_none() -> None:
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "pumasi.example", "http://", "https://a b", "http://u@h"])
+def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(InvalidRequest, match="http or https"):
-        Client("file:///etc/passwd", TOKEN)
+        Client(address, TOKEN)
+
+
+def test_no_token_travels_in_the_clear() -> None:
+    with pytest.raises(InvalidRequest, match="in the clear"):
+        Client("http://pumasi.example", TOKEN)
+    assert Client("https://pumasi.example/", TOKEN).connection.server == "https://pumasi.example"

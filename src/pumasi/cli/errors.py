@@ -13,6 +13,8 @@ from pumasi.client.errors import (
     Unreachable,
 )
 
+LINES_MAX = 8  # single problems shown of one call
+
 
 class ExitCode(IntEnum):
     """What the exit code of `pumasi` means; listed for users in docs/reference/exit-codes.md."""
@@ -52,7 +54,7 @@ _BY_KIND: dict[type[PumasiError], tuple[ExitCode, str]] = {
     NotFound: (ExitCode.NOT_FOUND, ""),
     Denied: (ExitCode.DENIED, "'pumasi login' stores a token; 'pumasi whoami' shows what it is good for"),
     Conflict: (ExitCode.CONFLICT, ""),
-    Refused: (ExitCode.REFUSED, ""),
+    Refused: (ExitCode.REFUSED, "'pumasi submit --test-only' says for each pool why"),
     Unreachable: (ExitCode.UNREACHABLE, "'pumasi up' starts a server here; --server or $PUMASI_SERVER names another"),
     TimedOut: (ExitCode.TIMEOUT, ""),
 }
@@ -61,7 +63,15 @@ _BY_KIND: dict[type[PumasiError], tuple[ExitCode, str]] = {
 def from_client(error: PumasiError) -> CommandError:
     """What the command line says of a call that failed."""
     code, hint = _BY_KIND.get(type(error), (ExitCode.FAILED, ""))
-    lines = tuple(f"{path}: {problem}" if path else problem for path, problem in error.errors)
     if type(error) not in _BY_KIND and error.trace_id:
         hint = f"the server's operator finds this call by trace {error.trace_id}"
-    return CommandError(error.detail, code, hint, lines if len(lines) > 1 or error.detail not in "".join(lines) else ())
+    return CommandError(error.detail, code, hint, _lines(error))
+
+
+def _lines(error: PumasiError) -> tuple[str, ...]:
+    """The single problems, unless the one there is has been said already; a job may be refused by every pool."""
+    lines = [f"{path}: {problem}" if path else problem for path, problem in error.errors]
+    if len(error.errors) == 1 and error.errors[0][1] in error.detail:
+        return ()
+    more = len(lines) - LINES_MAX
+    return (*lines[:LINES_MAX], f"... and {more} more") if more > 0 else tuple(lines)

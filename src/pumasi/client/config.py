@@ -6,10 +6,12 @@ sent to a server it was not issued by.
 
 import json
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from pumasi.client.errors import Denied, InvalidRequest
 
@@ -67,10 +69,17 @@ def forget_token(server: str) -> bool:
     return known
 
 
+def is_loopback(server: str) -> bool:
+    """True if the address is this machine's own."""
+    return urlsplit(server).hostname in {"127.0.0.1", "localhost", "::1"}
+
+
 def _checked_address(address: str) -> str:
     address = address.rstrip("/")
-    if not address.startswith(("http://", "https://")):
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", address):
         raise InvalidRequest(f"the server must be an http or https address, not {address!r}", code="server-invalid")
+    if address.startswith("http://") and not is_loopback(address):
+        raise InvalidRequest(f"{address} would carry tokens in the clear; use https", code="server-invalid")
     return address
 
 

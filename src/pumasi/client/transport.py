@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from pumasi import __version__
-from pumasi.client.config import Connection
+from pumasi.client.config import Connection, is_loopback
 from pumasi.client.errors import PumasiError, TimedOut, Unreachable, problem_error
 
 TRIES = 4
@@ -39,7 +39,7 @@ class Transport:
             base_url=connection.server,
             headers=headers,
             timeout=timeout_seconds,
-            trust_env=not _is_loopback(connection.server),  # a proxy cannot reach this machine's loopback
+            trust_env=not is_loopback(connection.server),  # a proxy cannot reach this machine's loopback
             transport=transport,
         )
 
@@ -138,7 +138,3 @@ def _flatten(parameters: Mapping[str, Any]) -> httpx2.QueryParams:
         values = value if isinstance(value, list | tuple) else [value]
         pairs += [(name, str(item)) for item in values if item is not None and item != ""]
     return httpx2.QueryParams(pairs)
-
-
-def _is_loopback(server: str) -> bool:
-    return httpx2.URL(server).host in {"127.0.0.1", "localhost", "::1"}
