@@ -40,8 +40,9 @@ def serve(channel: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     gc.disable()
     gc.freeze()  # shared pages stay shared: a supervisor costs little memory
-    while request := os.read(channel, _REQUEST_BYTES):
-        os.write(channel, b"%d" % _fork_supervisor(channel, request))
+    with contextlib.suppress(ConnectionError):  # the agent went away before the answer
+        while request := os.read(channel, _REQUEST_BYTES):
+            os.write(channel, b"%d" % _fork_supervisor(channel, request))
 
 
 def _fork_supervisor(channel: int, request: bytes) -> int:
