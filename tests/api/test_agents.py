@@ -77,6 +77,31 @@ def test_an_older_generation_is_a_clone(api: Api) -> None:
     assert _sync(api, generation=2).status_code == 200
 
 
+def test_an_agent_that_is_superseded_while_it_waits_gets_no_orders(api: Api) -> None:
+    old = api.keys["north-dc"]
+    body = msgspec.json.encode(SyncRequest(after_seq=api.plane.durable_seq, wait_seconds=20))
+    header = signing.authorization(
+        signing.sign(old.private, "north-dc", 1, "POST", SYNC, body, int(time.time()), "waits")
+    )
+
+    async def start_waiting() -> asyncio.Future[httpx2.Response]:
+        waiting = asyncio.ensure_future(api.http.request("POST", SYNC, content=body, headers={"Authorization": header}))
+        await asyncio.sleep(0.1)
+        return waiting
+
+    async def end_of(waiting: asyncio.Future[httpx2.Response]) -> httpx2.Response:
+        return await waiting
+
+    waiting = api.on_loop(start_waiting())
+    assert not waiting.done()
+    api.enrol("north-dc")
+    api.submit()
+    api.cycle()
+    assert_problem(api.on_loop(end_of(waiting)), 403, "agent-superseded")
+    orders = msgspec.json.decode(_sync(api, generation=2).content, type=SyncResponse)
+    assert len(orders.starts) == 1
+
+
 def test_an_agent_enrols_once_with_its_token(api: Api) -> None:
     issued = api.call("POST", "/v1/tokens", json={"kind": "enrol", "site": "north-dc"}).json()
     key = new_key()

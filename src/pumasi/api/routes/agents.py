@@ -43,8 +43,12 @@ async def enrol(call: Call) -> Enrolled:
 async def sync(call: Call) -> SyncResponse:
     """Take an agent's reports and tell it what is to be done, at once or when something comes up."""
     request: SyncRequest = call.body
+    generation = call.state.sites[call.site].generation
     wait_seconds = max(0, min(request.wait_seconds, call.settings.agent_wait_seconds))
     answer = await call.service.sync(call.site, msgspec.structs.replace(request, wait_seconds=wait_seconds))
     if isinstance(answer, Refusal):
         raise problem_of(answer)
+    # An agent that was superseded while it waited must not carry orders away: its successor gets them too.
+    if call.state.sites[call.site].generation != generation:
+        raise Problem(403, "agent-superseded", f"a newer agent speaks for {call.site}")
     return answer
