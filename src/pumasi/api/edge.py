@@ -1,5 +1,6 @@
 """Around every request: a trace id, headers browsers heed, one line in the access log, and never a traceback."""
 
+import itertools
 import re
 import secrets
 import time
@@ -16,6 +17,8 @@ from pumasi.api.problems import MEDIA_TYPE, Problem, document
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNMATCHED = "unmatched"
+_PROCESS = secrets.token_hex(8)  # a trace id is unique, not secret: randomness once, then a counter
+_COUNT = itertools.count(1)
 
 _SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -116,4 +119,4 @@ def _trace_id(scope: Scope) -> str:
             found = _TRACE_PARENT.fullmatch(value.decode("latin-1"))
             if found:
                 return found[1]
-    return secrets.token_hex(16)
+    return f"{_PROCESS}{next(_COUNT):016x}"
