@@ -1,0 +1,98 @@
+"""The ledger: every GPU-millisecond once, from the queue that used it to the owner whose it was, on its Korean day."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pumasi.events.facts import AllocationRecharged, AttemptEnded, AttemptPlaced
+from pumasi.ledger import ledger as ledgers
+from pumasi.ledger.ledger import DAY_MS, KOREA_OFFSET_MS, Ledger, OpenAllocation, TransferKey, transfers
+from pumasi.model.jobs import Charge, JobState, Outcome, Span
+from pumasi.testing.builders import fleet_facts, owner, pool
+from pumasi.testing.harness import Harness
+
+MIDNIGHT = 20_000 * DAY_MS - KOREA_OFFSET_MS  # in Korea
+
+
+def placed(at_ms: int, *charges: Charge) -> AttemptPlaced:
+    """Job 1 of bee gets a node."""
+    return AttemptPlaced(
+        at_ms=at_ms, job=1, attempt=1, queue="bee/x", pool="p", spans=(Span(0, 1, 0xFF),), charges=charges
+    )
+
+
+def ended(at_ms: int) -> AttemptEnded:
+    """Job 1 ends."""
+    return AttemptEnded(at_ms=at_ms, job=1, attempt=1, outcome=Outcome.COMPLETED, job_state=JobState.SUCCEEDED)
+
+
+def test_a_loan_and_its_return_go_to_their_owners() -> None:
+    ledger = Ledger()
+    ledger.apply(placed(MIDNIGHT, Charge("ant", 6), Charge("bee", 2)))
+    ledger.apply(AllocationRecharged(at_ms=MIDNIGHT + 100, job=1, attempt=1, charges=(Charge("bee", 8),)))
+    ledger.apply(ended(MIDNIGHT + 150))
+    ant, bee = (TransferKey(20_000, "p", "bee/x", owner) for owner in ("ant", "bee"))
+    assert ledger.posted == {ant: 600, bee: 200 + 400}
+    assert (ant.is_home, bee.is_home) == (False, True)
+
+
+def test_days_are_korean() -> None:
+    ledger = Ledger()
+    ledger.apply(placed(MIDNIGHT - 10, Charge("bee", 8)))
+    ledger.apply(ended(MIDNIGHT + 20))
+    assert {key.day: amount for key, amount in ledger.posted.items()} == {19_999: 80, 20_000: 160}
+
+
+def test_what_runs_is_in_the_statement_and_not_yet_posted() -> None:
+    ledger = Ledger()
+    ledger.apply(placed(MIDNIGHT, Charge("bee", 8)))
+    assert sum(ledger.statement(MIDNIGHT + 5).values()) == 40
+    assert ledger.posted == {}
+
+
+def test_a_ledger_survives_saving() -> None:
+    ledger = Ledger()
+    ledger.apply(placed(MIDNIGHT, Charge("ant", 8)))
+    loaded = ledgers.load(ledgers.save(ledger))
+    for each in (ledger, loaded):
+        each.apply(ended(MIDNIGHT + 1))
+    assert loaded == ledger
+
+
+charges = st.lists(st.builds(Charge, st.sampled_from(("ant", "bee")), st.integers(1, 64)), min_size=1, max_size=3)
+
+
+@given(st.integers(0, 10 * DAY_MS), st.integers(0, 5 * DAY_MS), charges)
+def test_cutting_at_midnights_loses_nothing(since_ms: int, passed_ms: int, some: list[Charge]) -> None:
+    allocation = OpenAllocation("bee", "p", tuple(some), since_ms)
+    entries = list(transfers(allocation, since_ms + passed_ms))
+    assert sum(amount for _, amount in entries) == passed_ms * sum(charge.gpus for charge in some)
+    days = {key.day for key, _ in entries}
+    assert len(days) <= passed_ms // DAY_MS + 2
+
+
+def test_a_reclaim_is_recorded_with_its_victims_and_its_time() -> None:
+    owners = [owner("ant", 100, notice_seconds=60, teardown_seconds=30), owner("bee")]
+    fleet = Harness(fleet_facts(owners, [pool("p", {"ant": 16})]))
+    fleet.submit("bee", 8)
+    fleet.submit("bee", 8)
+    fleet.tick()
+    claimant = fleet.submit("ant", 8)
+    fleet.tick()
+    assert list(fleet.ledger.reclaims.open) == [claimant]
+    fleet.wait(60)
+    fleet.tick()
+    (reclaim,) = fleet.ledger.reclaims.settled
+    assert (reclaim.claimant, reclaim.owner, reclaim.pool, reclaim.gpus) == (claimant, "ant", "p", 8)
+    assert (reclaim.victims, reclaim.evicted_gpus) == ([1], 8)
+    assert (reclaim.promised_milliseconds, reclaim.took_milliseconds, reclaim.kept) == (90_000, 60_000, True)
+
+
+def test_a_claim_given_up_is_no_kept_promise() -> None:
+    fleet = Harness(fleet_facts([owner("ant", 100), owner("bee")], [pool("p", {"ant": 8})]))
+    fleet.submit("bee", 8)
+    fleet.tick()
+    claimant = fleet.submit("ant", 8)
+    fleet.tick()
+    fleet.cancel(claimant)
+    (reclaim,) = fleet.ledger.reclaims.settled
+    assert (reclaim.fulfilled, reclaim.kept) == (False, False)
