@@ -62,7 +62,7 @@ file.
 
 A type in `gpu_models`, such as `b200`, stands for every model that has it as a part of its name. `16` nodes of `4` GPUs
 may also be written as `gpus: 64`; each pool then takes the fewest nodes it can. What the job finds around it is in
-the guide for [hands that know Slurm](../guides/from-slurm.md).
+[job environment](job-environment.md).
 """
 
 

@@ -125,11 +125,14 @@ def test_usage_jobs_looks_like_sacct(pumasi: RunCommand, server: ContractServer)
         "ended_at": "2027-01-31T01:00:00.000Z",
         "node_list": "n",
     }
-    server.give("GET /v1/jobs", page(ended))
+    server.give("GET /v1/jobs", page(ended, {**ended, "id": 4}))
     lines = [line.split() for line in pumasi("usage", "jobs").out.splitlines()]
     assert lines[0] == ["JOBID", "JOBNAME", "PARTITION", "ACCOUNT", "ALLOCGPUS", "STATE", "EXITCODE", "ELAPSED", "END"]
     assert lines[1][:8] == ["5", "train", "sejong-b200", "public", "8", "FAILED", "3:0", "1:00:00"]
     assert pumasi("usage", "jobs", "-S", "2027-02-02", "--no-headers").out == ""
+    first = pumasi("usage", "jobs", "--limit", "1", "--columns", "JOBID", "--no-headers")
+    assert first.out.split() == ["5"]
+    assert "only the newest 1 are shown" in first.err
 
 
 def test_reclaims_show_promise_and_time(pumasi: RunCommand, server: ContractServer) -> None:

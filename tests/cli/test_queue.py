@@ -49,6 +49,7 @@ def test_states_the_server_does_not_tell_apart_are_told_apart_here(pumasi: RunCo
     stopping = {**JOB, "id": 9, "slurm_state": "CG"}
     server.give("GET /v1/jobs", page(JOB, stopping))
     assert pumasi("queue", "-t", "CG", "--columns", "JOBID", "--no-headers").out.split() == ["9"]
+    assert pumasi("queue", "-t", "CG", "--limit", "1", "--columns", "JOBID", "--no-headers").out.split() == ["9"]
     assert pumasi("queue", "-p", "ulsan", "--no-headers").out == ""
     assert pumasi("queue", "-t", "XX").code == 2
 

@@ -107,6 +107,26 @@ def test_an_answer_that_is_no_problem_document(client: Client, server: ContractS
         client.job(7)
 
 
+@pytest.mark.parametrize("value", ["\ud800", float("nan")])
+def test_what_cannot_be_sent_is_not(client: Client, server: ContractServer, value: object) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be sent as JSON"):
+        client.submit({"name": value})
+    assert server.requests == []
+
+
+def test_names_stay_where_they_belong(client: Client, server: ContractServer) -> None:
+    server.give("DELETE /v1/tokens/..%2Fjobs", Answer(204))
+    client.revoke_token("../jobs")
+    list(client.jobs(user="\ud800&limit=1"))
+    assert server.sent("GET /v1/jobs")[0].query["user"] == ["?&limit=1"]
+
+
+def test_a_server_that_is_something_else(client: Client, server: ContractServer) -> None:
+    server.give("GET /v1/fleet", Answer(200, b"<html>hello"))
+    with pytest.raises(ServerFault, match="not a Pumasi server"):
+        client.fleet()
+
+
 def test_lists_are_read_to_the_end_or_to_the_limit(client: Client, server: ContractServer) -> None:
     server.give("GET /v1/jobs", page({"id": 3}, {"id": 2}, cursor="c"), page({"id": 1}))
     assert [job["id"] for job in client.jobs(state=["waiting", "held"], user=None)] == [3, 2, 1]

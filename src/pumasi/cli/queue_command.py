@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -44,8 +45,8 @@ def queue(
     words = parse_states(states)
     client = open_client(context)
     who = client.whoami() if me or not output.json else {}
-    rows = _rows(client, numbers, words, principal_name(who) if me else user, queue_path, limit)
-    chosen = in_places(in_states(rows, words), frozenset(split_names(places)))
+    rows = _rows(client, numbers, words, principal_name(who) if me else user, queue_path)
+    chosen = islice(in_places(in_states(rows, words), frozenset(split_names(places))), limit)
     if long_form and output.format is Format.TABLE:
         output = output._replace(format=Format.WIDE)
     if slurm_sort:
@@ -53,10 +54,8 @@ def queue(
     print_rows(chosen, queue_columns(clock_now(who) if who else datetime.now(UTC)), output)
 
 
-def _rows(
-    client: "Client", numbers: str, words: list[str], user: str | None, queue_path: str | None, limit: int | None
-) -> Iterable[Row]:
+def _rows(client: "Client", numbers: str, words: list[str], user: str | None, queue_path: str | None) -> Iterable[Row]:
     if numbers:
         return [client.job(number) for number in parse_job_numbers([numbers])]
     wanted = [] if "ALL" in words else api_states(words) or ["live"]
-    return client.jobs(state=wanted, user=user, queue=queue_path, limit=limit)
+    return client.jobs(state=wanted, user=user, queue=queue_path)

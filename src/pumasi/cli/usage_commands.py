@@ -1,6 +1,7 @@
 """Reports: GPU-hours from the ledger, ended jobs, and reclaims against their promise."""
 
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import click
@@ -112,8 +113,11 @@ def usage_jobs(
     first, last = local_moment(since), local_moment(until)
     client = open_client(context)
     wanted = ["ended"] if "ALL" in words else api_states(words)
-    rows = in_states(client.jobs(state=wanted, user=user, queue=queue_path, limit=limit), words)
-    print_rows([row for row in rows if _ended_within(row, first, last)], ended_columns(), output)
+    rows = in_states(client.jobs(state=wanted, user=user, queue=queue_path), words)
+    found = list(islice((row for row in rows if _ended_within(row, first, last)), limit + 1))
+    print_rows(found[:limit], ended_columns(), output)
+    if len(found) > limit:
+        click.echo(f"pumasi: note: only the newest {limit} are shown; --limit shows more", err=True)
 
 
 def _ended_within(row: Row, first: datetime | None, last: datetime | None) -> bool:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias, overload
+from urllib.parse import quote
 
 import msgspec
 
@@ -163,11 +164,11 @@ class Client:
 
     def drain(self, node: str, reason: str) -> None:
         """Let a node finish its work and take no more."""
-        self._http.call("POST", f"/v1/nodes/{node}/drain", body={"reason": reason})
+        self._http.call("POST", f"/v1/nodes/{_part(node)}/drain", body={"reason": reason})
 
     def resume(self, node: str) -> None:
         """Put a drained node back to work."""
-        self._http.call("POST", f"/v1/nodes/{node}/resume")
+        self._http.call("POST", f"/v1/nodes/{_part(node)}/resume")
 
     def shares(self) -> Row:
         """Per owner: entitled, due, home, lent, borrowed, idle, credit; and the loans."""
@@ -241,7 +242,7 @@ class Client:
 
     def revoke_token(self, token: str) -> None:
         """Revoke a token by its id."""
-        self._http.call("DELETE", f"/v1/tokens/{token}")
+        self._http.call("DELETE", f"/v1/tokens/{_part(token)}")
 
     # --- shared ------------------------------------------------------------------------------------------------------
 
@@ -261,6 +262,11 @@ class Client:
     def _object(self, method: str, path: str, **arguments: Any) -> Row:
         answer = self._http.call(method, path, **arguments)
         return answer if isinstance(answer, dict) else {}
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path, whatever is in it."""
+    return quote(name, safe="", errors="replace")
 
 
 def _job_body(spec: Spec, held: bool) -> Row:

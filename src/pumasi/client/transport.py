@@ -1,5 +1,6 @@
 """HTTP: one place for headers, retries, and turning answers into values or errors."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ import httpx2
 
 from pumasi import __version__
 from pumasi.client.config import Connection, is_loopback
-from pumasi.client.errors import PumasiError, TimedOut, Unreachable, problem_error
+from pumasi.client.errors import InvalidRequest, PumasiError, ServerFault, TimedOut, Unreachable, problem_error
 
 TRIES = 4
 FIRST_PAUSE_SECONDS = 0.2
@@ -61,12 +62,13 @@ class Transport:
 
         :raises PumasiError: of the kind that fits.
         """
+        content = _encoded(body)
         request = self._http.build_request(
             method,
             path,
             params=_flatten(parameters or {}),
-            json=body,
-            headers=dict(headers or {}),
+            content=content,
+            headers={**(headers or {}), **({"Content-Type": "application/json"} if content else {})},
             timeout=timeout_seconds if timeout_seconds is not None else httpx2.USE_CLIENT_DEFAULT,
         )
         return _decoded(self._send_with_retries(request))
@@ -80,7 +82,7 @@ class Transport:
             except httpx2.ConnectError as error:  # nothing was sent: repeating is always safe
                 if last:
                     raise _as_error(error, self.connection.server) from error
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 if last or not repeatable:
                     raise _as_error(error, self.connection.server) from error
             else:
@@ -106,14 +108,27 @@ class Transport:
                     response.read()
                     _decoded(response)
                 yield iter(httpx2.EventSource(response))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise _as_error(error, self.connection.server) from error
 
 
+def _encoded(body: object) -> bytes | None:
+    """The body as JSON. Text of a terminal or a file name may hold bytes that are no UTF-8."""
+    if body is None:
+        return None
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidRequest(f"this cannot be sent as JSON: {error}", code="body-invalid") from error
+
+
 def _decoded(response: httpx2.Response) -> Any:
-    if response.is_success:
+    if not response.is_success:
+        raise _problem(response)
+    try:
         return response.json() if response.content else None
-    raise _problem(response)
+    except ValueError as error:
+        raise ServerFault("the answer is not JSON; this is not a Pumasi server", code="not-pumasi") from error
 
 
 def _problem(response: httpx2.Response) -> PumasiError:
@@ -124,7 +139,7 @@ def _problem(response: httpx2.Response) -> PumasiError:
     return problem_error(response.status_code, problem if isinstance(problem, dict) else {})
 
 
-def _as_error(error: httpx2.TransportError, server: str) -> PumasiError:
+def _as_error(error: httpx2.RequestError, server: str) -> PumasiError:
     if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
         return TimedOut(f"{server} did not answer in time", code="timed-out")
     reason = " ".join(str(error).split()) or type(error).__name__
@@ -136,5 +151,6 @@ def _flatten(parameters: Mapping[str, Any]) -> httpx2.QueryParams:
     pairs: list[tuple[str, str | int | float | bool | None]] = []
     for name, value in parameters.items():
         values = value if isinstance(value, list | tuple) else [value]
-        pairs += [(name, str(item)) for item in values if item is not None and item != ""]
+        texts = [str(item) for item in values if item is not None and item != ""]
+        pairs += [(name, text.encode("utf-8", "replace").decode()) for text in texts]
     return httpx2.QueryParams(pairs)

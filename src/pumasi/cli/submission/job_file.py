@@ -239,7 +239,7 @@ def _parse(text: str) -> Node:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    if len(text.encode()) > FILE_BYTES_MAX:
+    if len(text.encode("utf-8", "surrogatepass")) > FILE_BYTES_MAX:
         raise OptionProblem(f"the file is larger than {FILE_BYTES_MAX // 1024} KiB")
     _refuse_references(text)
     reader = YAML(typ="safe", pure=True)
