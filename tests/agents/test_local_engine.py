@@ -120,7 +120,8 @@ def test_a_job_that_is_killed_takes_its_escaped_children_along(driver: Driver, t
 def test_a_job_inherits_nothing_of_the_agent(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_SECRET", "canary")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
-    driver.run("env; ls /proc/self/fd; cat /proc/self/status; readlink /proc/self/fd/0")
+    script = "env; ls /proc/self/fd; cat /proc/self/status; readlink /proc/self/fd/0"
+    driver.run(script, working_directory=str(tmp_path), stdout="out")
     output = driver.output(RUN)
     assert "canary" not in output
     assert "LD_LIBRARY_PATH" not in output
@@ -232,6 +233,26 @@ def test_output_that_goes_to_no_file_is_a_problem_in_words(driver: Driver) -> No
     driver.run("echo x", stdout="/dev/null")
     assert driver.engine.read_output(RUN, "stdout", 0, 100).problem == "the output does not go to a file"
     assert driver.engine.read_output(RUN, "../launch", 0, 100).problem == "a run has no stream '../launch'"
+
+
+def test_a_flood_of_output_is_cut_while_it_comes(tmp_path: Path, spawner: Spawner) -> None:
+    driver = open_local(tmp_path, spawner, output_limit_bytes=1000, output_check_ms=50)
+    script = "head -c 5000 /dev/zero; until grep -q passed $PUMASI_RUN_DIRECTORY/stdout; do sleep 0.02; done; echo end"
+    driver.run(script)
+    assert driver.output(RUN) == "\npumasi: this passed 1000 bytes; what came before is cut\nend\n"
+    driver.engine.close()
+
+
+def test_the_last_part_of_a_flood_is_kept_at_the_end(driver: Driver) -> None:
+    driver.run("seq 1 2000")
+    output = driver.output(RUN)
+    assert output.endswith("1999\n2000\n\npumasi: this passed 1000 bytes; what came before is cut\n")
+    assert output.index("\n\npumasi") == 999
+
+
+def test_a_file_the_job_names_is_never_cut(driver: Driver, tmp_path: Path) -> None:
+    driver.run("seq 1 2000", working_directory=str(tmp_path), stdout="out")
+    assert (tmp_path / "out").read_text().split() == [str(number) for number in range(1, 2001)]
 
 
 def test_a_stop_before_the_start_starts_nothing(driver: Driver, tmp_path: Path, spawner: Spawner) -> None:

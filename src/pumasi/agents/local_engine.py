@@ -26,14 +26,15 @@ _DAY_SECONDS = 24 * 3600
 
 
 class LocalSettings(Struct, frozen=True, kw_only=True):
-    """`directory`: the site's own. Output files of ours start anew beyond `output_limit_bytes`; ended runs are kept on
-    disk for `keep_days`.
+    """`directory`: the site's own. Output files of ours start anew when a check, every `output_check_ms`, finds them
+    beyond `output_limit_bytes`; ended runs are kept on disk for `keep_days`.
     """
 
     fleet: str
     site: SiteId
     directory: Path
     output_limit_bytes: int = 64 << 20
+    output_check_ms: int = 5000
     keep_days: int = 7
 
 
@@ -165,6 +166,7 @@ class LocalEngine:
             stdout=stdout,
             stderr=stderr,
             output_limit_bytes=self._settings.output_limit_bytes,
+            output_check_ms=self._settings.output_check_ms,
             time_limit_ms=time_limit_ms,
             grace_ms=grace_ms,
         )

@@ -26,6 +26,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     stdout: str
     stderr: str
     output_limit_bytes: int
+    output_check_ms: int
     time_limit_ms: int
     grace_ms: int
 

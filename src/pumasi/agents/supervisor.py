@@ -25,7 +25,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _STOP_SIGNAL = signal.SIGUSR1
 _HELD = frozenset({signal.SIGCHLD, _STOP_SIGNAL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _WAITED_FOR = frozenset({signal.SIGCHLD, _STOP_SIGNAL})
-_OUTPUT_CHECK_SECONDS = 5.0
+_COPY_BYTES = 1 << 20
 _KILL_AGAIN_SECONDS = 0.2
 _REQUEST_BYTES = 8192
 _FOREVER = float("inf")
@@ -110,7 +110,7 @@ class Supervisor:
         self._cause = ""
         self._time_limit_at = _in(launch["time_limit_ms"])
         self._kill_at = _FOREVER
-        self._check_outputs_at = time.monotonic() + _OUTPUT_CHECK_SECONDS
+        self._check_outputs_at = _in(launch["output_check_ms"])
         self._job = 0
 
     def run(self) -> Record:
@@ -124,6 +124,9 @@ class Supervisor:
             return self._failed(problem)
         status = self._see_through()
         _end_children()
+        for path in self._flooded_outputs():  # nobody writes any more: its last part can be kept
+            _keep_tail(path, self._launch["output_limit_bytes"])
+            self._note_cut(path)
         return {
             "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
@@ -231,8 +234,10 @@ class Supervisor:
             self._signal(signal.SIGKILL)
             self._kill_at = now + _KILL_AGAIN_SECONDS
         if now >= self._check_outputs_at:
-            self._check_outputs_at = now + _OUTPUT_CHECK_SECONDS
-            self._cut_outputs()
+            self._check_outputs_at = _in(self._launch["output_check_ms"])
+            for path in self._flooded_outputs():
+                os.truncate(path, 0)
+                self._note_cut(path)
 
     def _heed_order(self) -> None:
         try:
@@ -253,15 +258,18 @@ class Supervisor:
             with contextlib.suppress(PermissionError):  # all of it has become another user's (sudo)
                 os.killpg(self._job, number)
 
-    def _cut_outputs(self) -> None:
-        """Keep our disk from being flooded: our own output files start anew beyond the limit."""
+    def _flooded_outputs(self) -> list[str]:
+        """Output files of ours that have passed the limit; files a job names itself are its own affair."""
         limit = self._launch["output_limit_bytes"]
-        for stream in ("stdout", "stderr"):
-            path = f"{self._directory}/{stream}"
-            if self._launch[stream] == path and os.path.exists(path) and os.path.getsize(path) > limit:
-                os.truncate(path, 0)
-                with open(path, "a", encoding="utf-8") as file:
-                    file.write(f"pumasi: {stream} passed {limit} bytes; what was before is cut\n")
+        own = (f"{self._directory}/{stream}" for stream in ("stdout", "stderr") if self._is_own(stream))
+        return [path for path in own if os.path.exists(path) and os.path.getsize(path) > limit]
+
+    def _is_own(self, stream: str) -> bool:
+        return bool(self._launch[stream] == f"{self._directory}/{stream}")
+
+    def _note_cut(self, path: str) -> None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"\npumasi: this passed {self._launch['output_limit_bytes']} bytes; what came before is cut\n")
 
 
 def _become_job(launch: Record, stdout: int, stderr: int, failure: int) -> NoReturn:
@@ -297,8 +305,32 @@ def _end_children() -> None:
 
 def _children() -> list[int]:
     # Not buried before this process waits for them, so none of these numbers can have come to mean another process.
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        return [int(pid) for pid in file.read().split()]
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # a kernel built without it
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == os.getpid()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_status_fields(pid)[1])
+    except OSError:
+        return 0
+
+
+def _status_fields(pid: int) -> list[bytes]:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()  # the name before it may hold anything, parentheses too
+
+
+def _keep_tail(path: str, size: int) -> None:
+    """Move the last `size` bytes of a file to its start and cut the rest."""
+    with open(path, "r+b", buffering=0) as file:
+        start, moved = os.path.getsize(path) - size, 0
+        while piece := os.pread(file.fileno(), min(_COPY_BYTES, size - moved), start + moved):
+            moved += os.pwrite(file.fileno(), piece, moved)
+        file.truncate(size)
 
 
 def process_start(pid: int) -> int:
@@ -306,8 +338,7 @@ def process_start(pid: int) -> int:
 
     :raises OSError: if there is no such process.
     """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+    return int(_status_fields(pid)[19])
 
 
 def _in(milliseconds: int) -> float:
