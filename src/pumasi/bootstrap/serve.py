@@ -1,0 +1,152 @@
+"""Serving: from an empty directory to a control plane that answers, and back."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from pumasi.adapters.clocks import ScaledClock, SystemClock
+from pumasi.adapters.sqlite_log import SqliteLog
+from pumasi.api.app import create_app
+from pumasi.bootstrap.embedded_agents import embedded_agents
+from pumasi.bootstrap.first_start import prepare
+from pumasi.bootstrap.settings import CannotStart, Settings
+from pumasi.control.plane import ControlPlane
+from pumasi.control.service import Service
+from pumasi.ports.clock import Clock
+from pumasi.ports.event_log import LogBroken
+
+LOG_NAME = "fleet.db"
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. `say` gets what a person should read.
+
+    :raises CannotStart: if it cannot; nothing is left running.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _log_to(settings.data / "control.log")
+    try:
+        store = SqliteLog(settings.data / LOG_NAME)
+    except LogBroken as error:
+        raise CannotStart(str(error)) from error
+    with contextlib.closing(store), contextlib.closing(_bind(settings)) as listener:
+        asyncio.run(_serve(settings, store, listener, say))
+
+
+def _log_to(path: Path) -> None:
+    """Structured lines go to a file; the terminal is for people."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=path.open("a", encoding="utf-8", buffering=1)),
+        cache_logger_on_first_use=True,
+    )
+
+
+def verify(data: Path) -> tuple[int, str]:
+    """Check the whole log of a control plane that does not run; returns how many facts, and the digest over them all.
+
+    :raises CannotStart: if there is none, it is in use, or something in it was changed.
+    """
+    if not (data / LOG_NAME).exists():
+        raise CannotStart(f"there is no log in {data}")
+    try:
+        with contextlib.closing(SqliteLog(data / LOG_NAME)) as store:
+            store.verify()
+            head = store.head()
+    except LogBroken as error:
+        raise CannotStart(str(error)) from error
+    return head.seq, head.digest.hex()
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """The listening socket. Loopback only: TLS is not built in yet, and tokens do not travel in the clear."""
+    if settings.host not in ("127.0.0.1", "::1", "localhost"):
+        raise CannotStart(f"{settings.host} is not loopback; put a TLS proxy in front of 127.0.0.1 instead")
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # The protocol is named because asyncio sets TCP_NODELAY only then; without it each answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise CannotStart(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    return listener
+
+
+def _clock(settings: Settings, not_before_ms: int) -> Clock:
+    wall = SystemClock(not_before_ms)
+    return wall if settings.clock_rate == 1 else ScaledClock(settings.clock_rate, wall.now_ms())
+
+
+async def _serve(settings: Settings, store: SqliteLog, listener: socket.socket, say: Callable[[str], None]) -> None:
+    plane = _recovered(settings, store)
+    address = listener.getsockname()
+    url = f"http://{settings.host}:{address[1]}"
+    service = Service(plane, store)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with service.running(), _http(service, listener):
+        await prepare(settings, service, url, say)
+        async with embedded_agents(settings, service, url):
+            await _until_stopped(stop, service)
+            service.pause()
+    if service.broken is not None:
+        raise CannotStart(f"stopped: {service.broken}")
+
+
+def _recovered(settings: Settings, store: SqliteLog) -> ControlPlane:
+    last = next((event.at_ms for _, event in store.read(store.last_seq() - 1)), 0) if store.last_seq() else 0
+    plane = ControlPlane(_clock(settings, last), settings.clock_rate)
+    try:
+        plane.recover(store)
+    except LogBroken as error:
+        raise CannotStart(str(error)) from error
+    return plane
+
+
+async def _until_stopped(stop: asyncio.Event, service: Service) -> None:
+    """Return on a signal, or when the log breaks: a control plane that cannot write must not go on."""
+    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(service.failed.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without signal handlers: agents must be able to report while we stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _http(service: Service, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        create_app(service), log_config=None, lifespan="off", timeout_graceful_shutdown=3, access_log=False
+    )
+    server = _Uvicorn(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
