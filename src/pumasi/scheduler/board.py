@@ -163,6 +163,8 @@ class Board:
         for span in spans:
             free.take(span)
             gpus += span.gpus
+        if pool in self._tenants:
+            self._tenants[pool].touch(spans)
         self._take_quota(job, pool, gpus)
         self._start(job, pool, spans, charges)
 
@@ -215,7 +217,7 @@ class Board:
     def stop(self, job: Job, kill_at_ms: int, claimant: JobId) -> None:
         """Give a borrower notice."""
         attempt = job.attempts[-1]
-        self.tenants(attempt.pool).stop(job.id, kill_at_ms)
+        self.tenants(attempt.pool).stop(job, kill_at_ms)
         self.events.append(
             StopOrdered(
                 at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, cause=StopCause.RECLAIM,

@@ -6,16 +6,17 @@ from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareNode, ShareTree
 from pumasi.scheduler.loans import commit, relief
 from pumasi.scheduler.placement import find
-from pumasi.scheduler.reclaim import claim
+from pumasi.scheduler.reclaim import Claims
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job
 
 
 def home_pass(board: Board, tree: ShareTree) -> None:
     """Place an owner's work at home in the order of fair share, or reserve lent GPUs for it."""
+    claims = Claims(board)
     while (turn := tree.next()) is not None:
         leaf, (job, demand) = turn
-        if _place_home(board, job, demand) or claim(board, job, demand):
+        if _place_home(board, job, demand) or claims.claim(job, demand):
             tree.used(leaf, job.spec.gpus)
         else:
             refuse(board, leaf, job, demand)

@@ -28,7 +28,7 @@ def settle_loans(board: Board) -> None:
                 _bring_home(board, owner, pool)
     for pool, books in board.state.books.items():
         for owner, account in books.items():
-            if account.lent:
+            if account.lent and _may_be_forbidden(board, owner, pool):
                 _end_forbidden(board, owner, pool)
 
 
@@ -36,7 +36,7 @@ def _bring_home(board: Board, owner: OwnerId, pool: PoolId) -> None:
     tenants = board.tenants(pool)
     for job_id in tenants.borrowers():
         job = board.state.jobs[job_id]
-        if job.owner != owner or job_id in tenants.stopping:
+        if job.owner != owner:
             continue
         moves, room = [], board.idle(owner, pool)
         for charge in tenants.charges(job):
@@ -55,17 +55,17 @@ def relief(
 ) -> list[Move]:
     """Moves that take up to `gpus` of what a lender lends off its entitlement, onto others that may carry it.
 
-    Jobs that are `spared` or stopping are not moved; with `only`, no other job is.
+    Jobs that are `spared` are not moved; with `only`, no other job is.
     """
     tenants = board.tenants(pool)
     if not any(board.idle(owner, pool) > 0 for owner in board.books(pool) if owner != lender):
         return []
     moves: list[Move] = []
     spent: dict[OwnerId, int] = {}
-    for job_id, lent in sorted(tenants.loans.get(lender, {}).items()):
+    for job_id, lent in tenants.loans.get(lender, {}).items():
         if gpus <= 0:
             break
-        if job_id in tenants.stopping or job_id in spared or (only and job_id != only):
+        if job_id in spared or (only and job_id != only):
             continue
         found = _takers(board, board.state.jobs[job_id], lender, pool, min(lent, gpus), spent)
         gpus -= sum(move.gpus for move in found)
@@ -104,10 +104,21 @@ def commit(board: Board, moves: list[Move]) -> None:
 # --- ending what is no longer allowed --------------------------------------------------------------------------------
 
 
+def _may_be_forbidden(board: Board, lender: OwnerId, pool: PoolId) -> bool:
+    """False if the accounts alone show that all loans are within the rules; most cycles look no further."""
+    books = board.books(pool)
+    if books[lender].lent > lending_limit(board.state, lender, pool):
+        return True
+    return any(
+        account.borrowed and borrower != lender and not _is_let_in(board, borrower, lender, pool)
+        for borrower, account in books.items()
+    )  # fmt: skip
+
+
 def _end_forbidden(board: Board, lender: OwnerId, pool: PoolId) -> None:
     """Loans the lender's rules now refuse, and what exceeds its limit: moved if possible, else given notice."""
     tenants = board.tenants(pool)
-    running = {job: gpus for job, gpus in tenants.loans.get(lender, {}).items() if job not in tenants.stopping}
+    running = dict(tenants.loans.get(lender, {}))
     over = sum(running.values()) - lending_limit(board.state, lender, pool)
     jobs = [board.state.jobs[job] for job in running]
     refused = {job.id: None for job in jobs if not _is_let_in(board, job.owner, lender, pool)}

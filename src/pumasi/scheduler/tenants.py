@@ -9,21 +9,24 @@ from pumasi.state.records import Job, Reservation
 
 
 class Tenants:
-    """The live jobs of a pool as a reclaim sees them.
+    """The live jobs of a pool as loans and reclaims see them.
 
-    `loans`: by lender, the jobs that borrow from it, and how many GPUs.
-    `stopping`: jobs told to stop, and when they are killed.
+    `loans`: by lender, the running jobs that borrow from it, and how many GPUs. `ending`: by lender, GPUs lent to jobs
+    that are stopping. `stopping`: jobs told to stop, and when they are killed. `touched`: nodes where anything changed
+    since the cycle began, in order, so that who remembers an answer knows what of it is stale.
     """
 
     def __init__(self, state: FleetState, pool: PoolId, reservations: Iterable[Reservation]) -> None:
         self._charges: dict[JobId, tuple[Charge, ...]] = {}
         self.loans: dict[OwnerId, dict[JobId, int]] = {}
+        self.ending: dict[OwnerId, int] = {}
         self.stopping: dict[JobId, int] = {}
+        self.touched: list[int] = []
         self._held: dict[int, int] = {}
         for reservation in reservations:
             if reservation.pool == pool:
                 self.hold(reservation.spans)
-        for job in state.active[pool]:
+        for job in sorted(state.active[pool]):
             record = state.jobs[job]
             attempt = record.attempts[-1]
             if attempt.state is AttemptState.STOPPING and attempt.stop is not None:
@@ -37,7 +40,7 @@ class Tenants:
         return self._charges.get(job.id) or job.attempts[-1].charges
 
     def borrowers(self) -> list[JobId]:
-        """Every job that borrows, in order of their numbers."""
+        """Every running job that borrows, in order of their numbers."""
         return sorted({job: None for loans in self.loans.values() for job in loans})
 
     def held(self, node: int) -> int:
@@ -45,23 +48,38 @@ class Tenants:
         return self._held.get(node, 0)
 
     def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:
-        """Follow a change of charges."""
-        for loans in self.loans.values():
-            loans.pop(job.id, None)
+        """Follow a change of charges of a running job."""
+        for charge in self.charges(job):
+            self.loans.get(charge.owner, {}).pop(job.id, None)
         self._charges[job.id] = charges
         self._enter(job, charges)
+        self.touch(job.attempts[-1].spans)
 
-    def stop(self, job: JobId, kill_at_ms: int) -> None:
+    def stop(self, job: Job, kill_at_ms: int) -> None:
         """Follow a stop order."""
-        self.stopping[job] = kill_at_ms
+        for charge in self.charges(job):
+            self.loans.get(charge.owner, {}).pop(job.id, None)
+        self.stopping[job.id] = kill_at_ms
+        self._enter(job, self.charges(job))
+        self.touch(job.attempts[-1].spans)
 
     def hold(self, spans: tuple[Span, ...]) -> None:
         """Follow a reservation."""
         for span in spans:
             for node in range(span.first, span.first + span.nodes):
                 self._held[node] = self._held.get(node, 0) | span.gpu_mask
+        self.touch(spans)
+
+    def touch(self, spans: tuple[Span, ...]) -> None:
+        """Note that something changed on these nodes."""
+        for span in spans:
+            self.touched += range(span.first, span.first + span.nodes)
 
     def _enter(self, job: Job, charges: tuple[Charge, ...]) -> None:
         for charge in charges:
-            if charge.owner != job.owner:
+            if charge.owner == job.owner:
+                continue
+            if job.id in self.stopping:
+                self.ending[charge.owner] = self.ending.get(charge.owner, 0) + charge.gpus
+            else:
                 self.loans.setdefault(charge.owner, {})[job.id] = charge.gpus
