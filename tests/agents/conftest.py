@@ -21,6 +21,7 @@ class AgentProcess:
         self.plane = plane
         self.data = data
         self.process: subprocess.Popen[bytes] | None = None
+        self.started: list[subprocess.Popen[bytes]] = []
         self.log = data.parent / "agent.log"
 
     def enrol(self, data: Path | None = None) -> None:
@@ -31,6 +32,7 @@ class AgentProcess:
         before = self.plane.syncs(SITE)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*self._command("run", data), *options], stderr=log)
+        self.started.append(self.process)
         self.plane.wait(lambda: self.plane.syncs(SITE) > before)
         return self.process
 
@@ -59,9 +61,18 @@ def plane() -> Iterator[SmallControlPlane]:
 def agent(plane: SmallControlPlane, tmp_path: Path) -> Iterator[AgentProcess]:
     """Enrolled and running. At the end it ends all its runs."""
     agent = AgentProcess(plane, tmp_path / "agent")
-    agent.enrol()
-    agent.start("--end-runs")
-    yield agent
+    try:
+        agent.enrol()
+        agent.start("--end-runs")
+        yield agent
+        _leave_nothing(agent)
+    finally:
+        for process in agent.started:
+            process.kill()
+            process.wait(10)
+
+
+def _leave_nothing(agent: AgentProcess) -> None:
     if agent.process is None or agent.process.poll() is not None:
         # Whatever a test did to it: an agent that comes back finds all runs of its directory and ends them.
         agent.enrol()
