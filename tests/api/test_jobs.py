@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pumasi.api.routes import jobs as jobs_routes
 from pumasi.control.commands import HearSite
 from pumasi.model.access import Role
 from pumasi.model.jobs import Outcome
@@ -202,3 +203,22 @@ def _step(api: Api, step: str) -> None:
 def test_there_is_no_output_of_what_never_ran(api: Api, path: str) -> None:
     job = api.submit()
     assert_problem(api.call("GET", path.format(job=job)), 409, "job-never-ran")
+
+
+@pytest.mark.parametrize("limit", [1, 4, 100])
+def test_a_long_search_goes_on_where_it_was_left_off(api: Api, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_routes, "_ARCHIVE_ROWS", 5)
+    monkeypatch.setattr(jobs_routes, "_ARCHIVE_PAGES_MAX", 1)
+    token = api.principal("me", Role.USER, "north/lab", Role.VIEWER, "site:north-dc")
+    mine = {3, 17, 18, 29}
+    for number in range(1, 31):
+        api.submit("", "north/lab" if number in mine else "south/lab", held=True)
+    for number in range(1, 31):
+        if number != 17:
+            api.call("POST", f"/v1/jobs/{number}/cancel")
+    assert _pages(api, f"/v1/jobs?limit={limit}", token) == sorted(mine, reverse=True)
+    assert _pages(api, f"/v1/jobs?limit={limit}&state=ended", token) == sorted(mine - {17}, reverse=True)
+
+
+def test_names_that_look_like_numbers_are_names(api: Api) -> None:
+    assert _numbers(api.get("/v1/jobs?user=1e5")) == []

@@ -157,6 +157,6 @@ def test_no_secret_is_in_the_log_or_in_any_answer_but_its_own(api: Api) -> None:
     listed = api.call("GET", "/v1/tokens").text + api.call("GET", "/v1/principals").text
     for secret in (issued["token"], setup, admin, api.token):
         assert secret not in written
-        assert secret.rpartition("_")[2] not in written + listed
+        assert secret.split("_", 2)[2] not in written + listed
         assert digest_of(secret) not in listed
     assert token_id(digest_of(issued["token"])) in listed

@@ -23,10 +23,24 @@ class Page(Struct, Generic[R], frozen=True):
     next_cursor: str | None
 
 
-def page(items: Iterable[T], limit: int, key: Callable[[T], object], row: Callable[[T], R]) -> Page[R]:
-    """The first `limit` of `items`, which begin after the cursor's key, as rows."""
+def page(
+    items: Iterable[T],
+    limit: int,
+    key: Callable[[T], object],
+    row: Callable[[T], R],
+    *,
+    seen_to: int | None = None,
+) -> Page[R]:
+    """The first `limit` of `items`, which begin after the cursor's key, as rows.
+
+    `seen_to`: the search behind a list of jobs, newest first, was left off at this number: the page ends there at the
+    latest, and the next one goes on from there.
+    """
     found = list(islice(items, limit + 1))
     more = len(found) > limit
+    if not more and seen_to is not None:
+        reached = [item for item in found if key(item) >= seen_to]  # type: ignore[operator]
+        return Page(tuple(row(item) for item in reached), _write(seen_to))
     cursor = _write(key(found[limit - 1])) if more else None
     return Page(tuple(row(item) for item in found[:limit]), cursor)
 

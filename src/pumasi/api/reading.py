@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from pumasi.api import strict_json
 from pumasi.api.problems import Problem
-from pumasi.api.shapes import WrongShape, convert
+from pumasi.api.shapes import WrongShape, convert, is_whole_number
 from pumasi.control.refusals import FieldProblem
 
 _EMPTY_BODIES = (b"", b"{}")
@@ -95,26 +95,14 @@ def parse_query(request: Request, shape: type[msgspec.Struct]) -> Any:
             raise _query_problem(name, "it may be given once")
         else:
             given[name] = value
+    for name, value in given.items():
+        if is_whole_number(shape, name) and not (value.isascii() and value.isdigit()):
+            raise _query_problem(name, "a number is written in digits alone")
     try:
-        return msgspec.convert({name: _plain(name, value) for name, value in given.items()}, shape, strict=False)
+        return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$.")
         raise _query_problem(where.rstrip("`"), message[:1].lower() + message[1:]) from None
-
-
-def _plain(name: str, value: Any) -> Any:
-    """The value, unless it is a number in disguise: 1e3 and 5.0 would be read as whole numbers."""
-    if isinstance(value, str) and not value.isdigit() and value[:1].isdigit() and _is_number(value):
-        raise _query_problem(name, "a number is written in digits alone")
-    return value
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _query_problem(name: str, problem: str) -> Problem:

@@ -76,6 +76,11 @@ def _problems(document: object, shape: object, path: str) -> Iterator[FieldProbl
         yield from _value_problem(document, shape, path)
 
 
+def is_whole_number(shape: type[Struct], name: str) -> bool:
+    """True if the field of that name takes whole numbers."""
+    return _bare(_fields(shape)[name]) is int
+
+
 def _struct_problems(document: dict[str, Any], shape: type[Struct], path: str) -> Iterator[FieldProblem]:
     fields = _fields(shape)
     required = {field.encode_name for field in msgspec.structs.fields(shape) if field.required}

@@ -40,7 +40,8 @@ TABLE = Table("jobs")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LIVE_STATES = frozenset(JobState) - TERMINAL_STATES
 _STATE_NAMES = frozenset(state.value for state in JobState)
-_ARCHIVE_PAGES_MAX = 50  # how far a filter that the archive does not know is searched in one call
+_ARCHIVE_ROWS = 500
+_ARCHIVE_PAGES_MAX = 20  # how far a filter that the archive does not know is searched in one call
 
 
 class SubmittedOne(Struct, frozen=True):
@@ -153,11 +154,14 @@ async def jobs(call: Call) -> Page[JobRow]:
     wanted = JobFilterRow(states=states, queues=query.queue, user=query.user, site=query.site)
     live = live_jobs(call.state, wanted, before, _Readable(call)) if states & _LIVE_STATES else iter(())
     found = list(islice(live, query.limit + 1))
+    seen_to = None
     if states & TERMINAL_STATES:
-        ended = await _ended(call, wanted, before, query.limit + 1)
+        ended, seen_to = await _ended(call, wanted, before, query.limit + 1)
         found = list(merge(found, ended, key=lambda job: job.id, reverse=True))
     plane = call.service.plane
-    return page(found, query.limit, lambda job: job.id, lambda job: job_row(plane.state, job, plane.reasons))
+    return page(
+        found, query.limit, lambda job: job.id, lambda job: job_row(plane.state, job, plane.reasons), seen_to=seen_to
+    )
 
 
 def _states(names: tuple[str, ...]) -> frozenset[JobState]:
@@ -193,22 +197,30 @@ def _may_read(call: Call, job: Job) -> bool:
     return call.may(Action.JOB_READ, job_resource(call.state, job, Action.JOB_READ))
 
 
-async def _ended(call: Call, wanted: JobFilterRow, before: int | None, limit: int) -> list[Job]:
-    """Ended jobs from the archive, newest first, that match and that the caller may read."""
-    may_read = _Readable(call)
-    archive_filter = JobFilter(
-        queues=wanted.queues,
-        states=tuple(state for state in JobState if state in wanted.states & TERMINAL_STATES),
-        by=wanted.user,
-    )
-    found: list[Job] = []
+async def _ended(call: Call, wanted: JobFilterRow, before: int | None, limit: int) -> tuple[list[Job], int | None]:
+    """Ended jobs from the archive, newest first, that match and that the caller may read.
+
+    The archive does not know every filter, so it may have to be searched for long. The second value is where the search
+    was left off: jobs below that number have not been looked at.
+    """
+    may_read, found = _Readable(call), list[Job]()
+    archive_filter = _archive_filter(call, wanted)
     for _ in range(_ARCHIVE_PAGES_MAX):
-        rows = await asyncio.to_thread(call.service.store.page, archive_filter, before, max(limit, 100))
+        rows = await asyncio.to_thread(call.service.store.page, archive_filter, before, max(limit, _ARCHIVE_ROWS))
         found += [job for job in rows if matches(call.state, job, wanted) and may_read(job)]
-        if len(found) >= limit or len(rows) < max(limit, 100):
-            break
+        if len(found) >= limit or len(rows) < max(limit, _ARCHIVE_ROWS):
+            return found[:limit], None
         before = rows[-1].id
-    return found[:limit]
+    return found, before
+
+
+def _archive_filter(call: Call, wanted: JobFilterRow) -> JobFilter:
+    """What the archive can do of the filter; the queues one may read are its indexes' business, not a search."""
+    states = tuple(state for state in JobState if state in wanted.states & TERMINAL_STATES)
+    scopes = tuple(binding.scope for binding in call.principal.bindings)
+    by_queue_alone = all(scope in call.state.queues for scope in scopes)
+    queues = wanted.queues or (scopes if by_queue_alone else ())
+    return JobFilter(queues=queues, states=states, by=wanted.user)
 
 
 @TABLE.route("GET", "/v1/jobs/{job}", Action.JOB_READ, Reach.JOB, answer=JobDetail)

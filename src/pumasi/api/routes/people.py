@@ -79,11 +79,9 @@ async def setup(call: Call) -> SetUp:
     secret, token = _make(TokenKind.PERSONAL, body.principal, "", 0, now_ms)
     declare = DeclarePrincipal(by="setup", principal=admin)
     issue = IssueToken(by="setup", token=token, used_up=one_use.digest)
-    for command in (declare, issue):  # nothing is awaited in between, so both are in one commit
-        result = call.service.plane.execute(command)
-        if isinstance(result, Refusal):
-            raise problem_of(result)
-    await call.service.durable(call.state.seq)
+    result = await call.service.do_all(declare, issue)
+    if isinstance(result, Refusal):
+        raise problem_of(result)
     return SetUp(principal=admin.id, token=secret, expires_at=rfc3339(token.expires_at_ms))
 
 
@@ -94,7 +92,7 @@ async def whoami(call: Call) -> Whoami:
     return Whoami(
         principal=principal_row(call.principal),
         fleet=call.state.plan_name,
-        clock=ClockRow(rfc3339(plane.now_ms()), int(getattr(plane.clock, "rate", 1))),
+        clock=ClockRow(rfc3339(plane.now_ms()), plane.clock_rate),
         token_expires_at=rfc3339(call.state.tokens[call.token_digest].expires_at_ms),
     )
 
