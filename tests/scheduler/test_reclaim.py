@@ -238,3 +238,46 @@ def test_an_owner_gives_no_notice_to_itself() -> None:
     fleet.tick()
     fleet.submit("ant", 8)
     assert stopped(fleet) == []
+
+
+def test_a_claim_that_is_ready_does_not_wait_for_another() -> None:
+    """Two claims; the first one's borrower ends early, and the other's promise does not hold it back."""
+    fleet = lent_out([{}, {}, {}, {}])
+    first, second = fleet.submit("ant", 8), fleet.submit("ant", 8)
+    assert stopped(fleet) == [1, 2]
+    fleet.end(1)
+    placed = [event.job for event in fleet.tick().events if isinstance(event, AttemptPlaced)]
+    assert (placed, list(fleet.state.reservations)) == ([first], [second])
+
+
+def test_a_claim_waits_for_its_entitlement_though_its_gpus_are_free() -> None:
+    """Enough nodes are free, but ant's loan takes up its entitlement and bee carries nobody's: they are held until it ends."""
+    owners = [owner("ant", 100, notice_seconds=60), owner("bee"), owner("cat")]
+    fleet = Harness(fleet_facts(owners, [pool("p", {"ant": 16, "bee": 16})]))
+    fleet.submit("cat", 8)
+    fleet.tick()
+    claimant = fleet.submit("ant", 16)
+    assert stopped(fleet) == [1]
+    assert fleet.tick().events == ()
+    fleet.wait(60)
+    assert [event.job for event in fleet.tick().events if isinstance(event, AttemptPlaced)] == [claimant]
+
+
+def test_a_claim_whose_entitlement_is_lent_for_good_asks_anew() -> None:
+    """A fault takes from what ant is due while it waits, so that one more loan must end."""
+    owners = [owner("ant", 100, notice_seconds=60), owner("bee", notice_seconds=60), owner("cat")]
+    fleet = Harness(fleet_facts(owners, [pool("p", {"ant": 32, "bee": 32})]))
+    for _ in range(4):
+        fleet.submit("cat", 8)
+    fleet.tick()
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == [1]
+    fleet.set_node("p", 6, NodeState.DOWN)
+    fleet.set_node("p", 7, NodeState.DOWN)
+    fleet.wait(60)
+    events = fleet.tick().events
+    assert [type(event) for event in events[:1]] == [ReservationEnded]
+    assert [event.job for event in events if isinstance(event, StopOrdered)] == [2]
+    fleet.wait(60)
+    fleet.tick()
+    assert fleet.state.books["p"]["ant"].home == 8

@@ -30,9 +30,17 @@ class QueueQuota(Struct):
         """What it uses above its guarantee, so at its parent's cost."""
         return max(0, self.used - self.guaranteed)
 
+    @property
+    def idle_guarantee(self) -> int:
+        """What of its guarantee it does not use."""
+        return max(0, self.guaranteed - self.used)
+
 
 class QuotaTree:
-    """The quotas of an owner's queues in one pool, and what is used of them; moves along with a cycle's placements."""
+    """The quotas of an owner's queues in one pool, and what is used of them; moves along with a cycle's placements.
+
+    `guaranteed`: all guarantees together. `kept_back`: what of them is idle; nobody else may use it.
+    """
 
     def __init__(self, state: FleetState, owner: OwnerId, pool: PoolId) -> None:
         self._state = state
@@ -41,6 +49,7 @@ class QuotaTree:
         self.queues: dict[QueueId, QueueQuota] = {}
         self._grow(owner)
         self.guaranteed = sum(quota.guaranteed for quota in self.queues.values())
+        self.kept_back = sum(quota.idle_guarantee for quota in self.queues.values())
 
     def _grow(self, queue: QueueId) -> tuple[int, int]:
         """Enter the queue and all below it; returns what it shares, and what of its use guarantees in it absorb."""
@@ -55,11 +64,6 @@ class QuotaTree:
         used = record.in_use.get(self._pool, 0) - absorbed
         self.queues[queue] = QueueQuota(record.parent, keeps, whole - keeps, limit, used)
         return whole - keeps, absorbed + min(used, keeps)
-
-    @property
-    def kept_back(self) -> int:
-        """GPUs guaranteed to queues that do not use them; nobody else may."""
-        return sum(max(0, quota.guaranteed - quota.used) for quota in self.queues.values())
 
     def home_room(self, queue: QueueId, due: int) -> int:
         """GPUs the queue may still use of the owner's entitlement of `due` GPUs."""
@@ -76,13 +80,14 @@ class QuotaTree:
         above = self._room(quota.parent, at_root)
         if quota.borrowing_limit < NO_LIMIT:
             above = min(above, quota.shared - quota.above + quota.borrowing_limit)
-        return max(0, quota.guaranteed - quota.used) + max(0, above)
+        return quota.idle_guarantee + max(0, above)
 
     def take(self, queue: QueueId, gpus: int) -> None:
         """Count GPUs placed or reserved for a job of the queue."""
         name: QueueId | None = queue
         while name is not None and gpus:
             quota = self.queues[name]
-            before = quota.above
+            above, idle = quota.above, quota.idle_guarantee
             quota.used += gpus
-            gpus, name = quota.above - before, quota.parent
+            self.kept_back += quota.idle_guarantee - idle
+            gpus, name = quota.above - above, quota.parent

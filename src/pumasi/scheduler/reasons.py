@@ -75,7 +75,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
 }
 
 
-class Verdict(Struct, frozen=True):
+class Verdict(Struct, frozen=True, gc=False):
     """Why a pool can never run a job, or may not lend to it. `pool` is empty if it concerns all of them."""
 
     code: ReasonCode
@@ -83,7 +83,7 @@ class Verdict(Struct, frozen=True):
     detail: str
 
 
-class Reason(Struct, frozen=True):
+class Reason(Struct, frozen=True, gc=False):
     """One thing that keeps a job waiting. `would_start`: what would change it, in numbers; empty if only time does."""
 
     code: ReasonCode
@@ -97,7 +97,7 @@ class Reason(Struct, frozen=True):
         return SLURM_WORDS[self.code]
 
 
-class Reasons(Struct, frozen=True):
+class Reasons(Struct, frozen=True, gc=False):
     """Why a job waits, the most decisive first.
 
     `would_start`: the least that would start it. `estimated_start_ms`: by the time limits of what runs now; None if no

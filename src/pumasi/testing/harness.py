@@ -13,6 +13,7 @@ from pumasi.model.ids import JobId, PoolId, QueueId
 from pumasi.model.jobs import AttemptState, JobState, Outcome, StopCause
 from pumasi.scheduler.check import lint
 from pumasi.scheduler.plan import Plan, plan
+from pumasi.state import snapshot
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.fold import apply
 from pumasi.state.invariants import violations
@@ -29,7 +30,9 @@ _STOPPED = {
 
 def planned(state: FleetState, now_ms: int) -> Plan:
     """Plan, lint the plan, apply it, check the state."""
+    before = snapshot.digest(state)
     made = plan(state, now_ms)
+    assert snapshot.digest(state) == before, "a plan changes nothing"
     assert plan(state, now_ms) == made, "the same state and time must give the same plan"
     findings = lint(state, made, now_ms)
     assert not findings, "\n".join(findings)
