@@ -1,5 +1,7 @@
 """Submitting, listing and controlling jobs over the API."""
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -222,3 +224,34 @@ def test_a_long_search_goes_on_where_it_was_left_off(api: Api, limit: int, monke
 
 def test_names_that_look_like_numbers_are_names(api: Api) -> None:
     assert _numbers(api.get("/v1/jobs?user=1e5")) == []
+
+
+def test_a_job_submitted_while_a_plan_is_made_is_found_once_it_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, finish = threading.Event(), threading.Event()
+    begin_cycle = api.plane.begin_cycle
+
+    def slow_cycle() -> Any:
+        work = begin_cycle()
+
+        def plan() -> Any:
+            begun.set()
+            assert finish.wait(10)
+            return work()
+
+        return plan
+
+    monkeypatch.setattr(api.plane, "begin_cycle", slow_cycle)
+    cycle = asyncio.run_coroutine_threadsafe(api.service._cycle(), api.loop)
+    assert begun.wait(10)
+    job = api.submit()
+    headers = {"Authorization": f"Bearer {api.token}"}
+    show, cancel = (
+        asyncio.run_coroutine_threadsafe(api.http.request(method, f"/v1/jobs/{job}{verb}", headers=headers), api.loop)
+        for method, verb in (("GET", ""), ("POST", "/cancel"))
+    )
+    assert api.get("/v1/fleet")["jobs_waiting"] == 0
+    assert not show.done()
+    finish.set()
+    assert show.result(10).json()["id"] == job
+    assert cancel.result(10).json()["state"] == "cancelled"
+    cycle.result(10)

@@ -160,3 +160,12 @@ def test_no_secret_is_in_the_log_or_in_any_answer_but_its_own(api: Api) -> None:
         assert secret.split("_", 2)[2] not in written + listed
         assert digest_of(secret) not in listed
     assert token_id(digest_of(issued["token"])) in listed
+
+
+@pytest.mark.parametrize("name", ["control", "setup"])
+def test_nobody_passes_for_the_control_plane(api: Api, name: str) -> None:
+    before = api.digest()
+    assert_problem(api.call("POST", "/v1/principals", json={"id": name}), 422, "body-invalid")
+    assert api.digest() == before
+    body = {"token": api.secret(TokenKind.SETUP), "principal": name}
+    assert_problem(api.call("POST", "/v1/setup", json=body, token=None), 422, "body-invalid")

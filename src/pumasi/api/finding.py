@@ -23,7 +23,12 @@ async def find_job(call: Call, number: str) -> Job | None:
 
 
 async def job_by_id(call: Call, job: JobId) -> Job | None:
-    """The job, live or ended. The archive is read in a thread: it is on a disk."""
+    """The job, live or ended. The archive is read in a thread: it is on a disk.
+
+    One submitted while a plan is made is in the state once the plan is; who asks for it waits that long.
+    """
+    if job >= call.state.next_job:
+        await call.service.settled()
     if job in call.state.jobs:
         return call.state.jobs[job]
     if job >= call.state.next_job:

@@ -29,6 +29,7 @@ from pumasi.state.fleet_state import FleetState
 TABLE = Table("access")
 
 _DAY_SECONDS = 24 * 3600
+RESERVED = frozenset({"control", "setup"})  # what the log calls parts of the control plane; nobody may pass for one
 # (default, longest) lifetime by kind, in seconds
 LIFETIMES: dict[TokenKind, tuple[int, int]] = {
     TokenKind.PERSONAL: (30 * _DAY_SECONDS, 90 * _DAY_SECONDS),
@@ -73,6 +74,7 @@ async def setup(call: Call) -> SetUp:
     body: SetupBody = call.body
     now_ms = call.service.plane.now_ms()
     one_use = one_use_token(call.state, body.token, TokenKind.SETUP, now_ms)
+    _check_name("principal", body.principal)
     if body.principal in call.state.principals:
         raise Problem(409, "body-invalid", f"there is a principal {body.principal} already")
     admin = Principal(id=body.principal, title=body.title, bindings=(RoleBinding(Role.FLEET_ADMIN, FLEET_SCOPE),))
@@ -122,10 +124,16 @@ async def declare_principal(call: Call) -> PrincipalRow:
     body: PrincipalBody = call.body
     bindings = tuple(RoleBinding(binding.role, binding.scope) for binding in body.bindings)
     principal = Principal(id=body.id, title=body.title, bindings=bindings)
+    _check_name("id", body.id)
     _allow(may_declare(call.principal, call.state.principals.get(body.id), principal))
     _check_scopes(call.state, bindings)
     await call.do(DeclarePrincipal(by=call.principal.id, principal=principal))
     return principal_row(principal)
+
+
+def _check_name(path: str, name: str) -> None:
+    if name in RESERVED:
+        raise _body_problem(path, f"{name} is what the control plane calls itself in the log")
 
 
 def _check_scopes(state: FleetState, bindings: tuple[RoleBinding, ...]) -> None:
