@@ -251,7 +251,7 @@ def test_a_claim_that_is_ready_does_not_wait_for_another() -> None:
 
 
 def test_a_claim_waits_for_its_entitlement_though_its_gpus_are_free() -> None:
-    """Enough nodes are free, but ant's loan takes up its entitlement and bee carries nobody's: they are held until it ends."""
+    """Enough nodes are free, but a loan takes up the entitlement and nobody else carries it: they are held."""
     owners = [owner("ant", 100, notice_seconds=60), owner("bee"), owner("cat")]
     fleet = Harness(fleet_facts(owners, [pool("p", {"ant": 16, "bee": 16})]))
     fleet.submit("cat", 8)
