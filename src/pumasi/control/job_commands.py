@@ -12,6 +12,7 @@ from pumasi.events.facts import (
     ReservationState,
     StopOrdered,
 )
+from pumasi.model.ids import JobId
 from pumasi.model.jobs import JobSpec, JobState, StopCause
 from pumasi.scheduler.eligibility import never_admissible
 from pumasi.state.fleet_state import FleetState
@@ -22,9 +23,14 @@ BEGIN_PAST_TOLERANCE_MS = 24 * 3600 * 1000  # clocks and queued scripts drift; o
 REQUEST_SEPARATOR = "\n"  # cannot occur in a principal's name, so keys of two principals never meet
 
 
-def submit(state: FleetState, command: SubmitJobs, now_ms: int) -> Answer:
-    """All jobs or none; a repeat of an idempotent call gets the first answer."""
-    request = f"{command.by}{REQUEST_SEPARATOR}{command.request}" if command.request else ""
+def request_name(command: SubmitJobs) -> str:
+    """What an idempotent call is remembered by; "" if it has no key."""
+    return f"{command.by}{REQUEST_SEPARATOR}{command.request}" if command.request else ""
+
+
+def submit(state: FleetState, command: SubmitJobs, now_ms: int, first_job: JobId) -> Answer:
+    """All jobs or none, numbered from `first_job`; a repeat of an idempotent call gets the first answer."""
+    request = request_name(command)
     if request in state.requests:
         return _repeated(state, command, request)
     errors = _spec_errors(state, command.specs, now_ms)
@@ -40,7 +46,7 @@ def submit(state: FleetState, command: SubmitJobs, now_ms: int) -> Answer:
             request=request,
             request_hash=command.request_hash,
         )
-        for number, spec in enumerate(command.specs, state.next_job)
+        for number, spec in enumerate(command.specs, first_job)
     )
     return Decision(events, [event.job for event in events])
 

@@ -6,6 +6,7 @@ staged; whoever drives it makes them durable and only then answers the caller or
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct, field
@@ -14,14 +15,22 @@ from pumasi.control import commands, job_commands, people_commands, plan_command
 from pumasi.control.decisions import Answer
 from pumasi.control.mailboxes import Mailboxes
 from pumasi.control.refusals import Refusal
-from pumasi.events.facts import AttemptEnded, AttemptPlaced, Event, JobCancelled, LinkState, SiteSilent
+from pumasi.events.facts import (
+    AttemptEnded,
+    AttemptPlaced,
+    Event,
+    JobCancelled,
+    JobSubmitted,
+    LinkState,
+    SiteSilent,
+)
 from pumasi.ledger import ledger as ledgers
 from pumasi.ledger.ledger import Ledger
 from pumasi.model.ids import JobId, SiteId
 from pumasi.ports.clock import Clock
 from pumasi.ports.event_log import EventLog, Snapshot
 from pumasi.protocol.messages import RunKey, SyncResponse
-from pumasi.scheduler.plan import plan
+from pumasi.scheduler.plan import Plan, plan
 from pumasi.scheduler.reasons import Reasons
 from pumasi.state import snapshot as snapshots
 from pumasi.state.fleet_state import FleetState
@@ -29,7 +38,6 @@ from pumasi.state.fold import apply
 from pumasi.state.records import Job
 
 _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
-    commands.SubmitJobs: job_commands.submit,
     commands.CancelJob: job_commands.cancel,
     commands.HoldJob: job_commands.hold,
     commands.ReleaseJob: job_commands.release,
@@ -75,6 +83,8 @@ class ControlPlane:
         self._listening: Counter[SiteId] = Counter()
         self._mailboxes = Mailboxes(0)
         self._undurable: set[RunKey] = set()  # placements no site may hear of yet
+        self._planning_ms: int | None = None  # the time a plan is being made for; meanwhile the state stands still
+        self._unfolded: list[Event] = []  # submissions taken meanwhile
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
@@ -94,26 +104,47 @@ class ControlPlane:
 
     def snapshot(self) -> Snapshot:
         """The present state as bytes. Call it only when nothing is staged."""
-        assert not self._staged.events, "a snapshot must not hold facts that the log does not"
+        assert not self._staged.events and self._planning_ms is None, (
+            "a snapshot must not hold facts that the log does not"
+        )
         parts = {"state": snapshots.save(self.state), "ledger": ledgers.save(self.ledger)}
         return Snapshot(self.state.seq, parts)
 
     # --- commands and the cycle --------------------------------------------------------------------------------------
 
     def now_ms(self) -> int:
-        """The fleet's time; never before the last fact."""
-        return max(self.clock.now_ms(), self.state.at_ms)
+        """The fleet's time; never before the last fact. It stands still while a plan is made."""
+        return max(self.clock.now_ms(), self.state.at_ms) if self._planning_ms is None else self._planning_ms
+
+    @property
+    def seq(self) -> int:
+        """The number of the last fact, be it folded, on disk, or neither yet."""
+        return self.state.seq + len(self._unfolded)
+
+    def must_wait(self, command: commands.Command) -> bool:
+        """True if a plan is being made and the command would change what it is made from."""
+        if self._planning_ms is None:
+            return False
+        return not isinstance(command, commands.SubmitJobs) or (bool(command.request) and self._is_repeat(command))
+
+    def _is_repeat(self, command: commands.SubmitJobs) -> bool:
+        request = job_commands.request_name(command)
+        return any(isinstance(event, JobSubmitted) and event.request == request for event in self._unfolded)
 
     def execute(self, command: commands.Command) -> Any:
-        """Carry out a command.
+        """Carry out a command for which `must_wait` is false.
 
-        :returns: its result, which may be told once `durable_seq` has reached today's `state.seq`; or a `Refusal`,
-            after which nothing has changed.
+        :returns: its result, which may be told once `durable_seq` has reached the present `seq`; or a `Refusal`, after
+            which nothing has changed.
         """
+        assert not self.must_wait(command), "the state stands still while a plan is made from it"
         now_ms = self.now_ms()
         if isinstance(command, commands.HearSite | commands.EnrolSite):
             self._heard_ms[command.site] = now_ms
-        answer = _HANDLERS[type(command)](self.state, command, now_ms)
+        if isinstance(command, commands.SubmitJobs):
+            answer = job_commands.submit(self.state, command, now_ms, self.state.next_job + len(self._unfolded))
+        else:
+            answer = _HANDLERS[type(command)](self.state, command, now_ms)
         if isinstance(answer, Refusal):
             return answer
         self._stage(answer.events)
@@ -121,9 +152,21 @@ class ControlPlane:
 
     def cycle(self) -> int:
         """Look for silent sites, plan, and stage what the plan says; returns how many facts that made."""
+        return self.end_cycle(self.begin_cycle()())
+
+    def begin_cycle(self) -> Callable[[], Plan]:
+        """Let the state stand still, and return the work of planning, which may be done in another thread."""
         now_ms = self.now_ms()
         self._stage(self._silent_sites(now_ms))
-        made = plan(self.state, now_ms)
+        self._planning_ms = now_ms
+        return partial(plan, self.state, now_ms)
+
+    def end_cycle(self, made: Plan) -> int:
+        """Fold what was submitted meanwhile, and stage what the plan says; returns how many facts that made."""
+        self._planning_ms = None
+        unfolded, self._unfolded = self._unfolded, []
+        for event in unfolded:
+            self._fold(event)
         self._stage(made.events)
         self.reasons = made.reasons
         return len(made.events)
@@ -139,15 +182,21 @@ class ControlPlane:
         ]
 
     def _stage(self, events: Sequence[Event]) -> None:
+        self._staged.events += events
+        if self._planning_ms is not None:
+            self._unfolded += events
+            return
         for event in events:
-            leaving = self.state.jobs.get(event.job) if isinstance(event, AttemptEnded | JobCancelled) else None
-            apply(self.state, event)
-            self.ledger.apply(event)
-            self._staged.events.append(event)
-            if isinstance(event, AttemptPlaced):
-                self._undurable.add(RunKey(event.job, event.attempt))
-            if leaving is not None and leaving.is_terminal:
-                self._staged.ended.append(leaving)
+            self._fold(event)
+
+    def _fold(self, event: Event) -> None:
+        leaving = self.state.jobs.get(event.job) if isinstance(event, AttemptEnded | JobCancelled) else None
+        apply(self.state, event)
+        self.ledger.apply(event)
+        if isinstance(event, AttemptPlaced):
+            self._undurable.add(RunKey(event.job, event.attempt))
+        if leaving is not None and leaving.is_terminal:
+            self._staged.ended.append(leaving)
 
     def listen(self, site: SiteId, *, begins: bool) -> None:
         """Note that a call of the site's agent is held open, or no longer is: meanwhile the site is not silent."""
@@ -158,7 +207,7 @@ class ControlPlane:
 
     def take_staged(self) -> Staged:
         """The facts to make durable now; the next ones gather behind them."""
-        staged, self._staged = self._staged, Staged(self.state.seq + 1)
+        staged, self._staged = self._staged, Staged(self.seq + 1)
         return staged
 
     def made_durable(self, staged: Staged) -> set[SiteId]:

@@ -1,8 +1,9 @@
 """The live driver of a control plane: one event loop thread that owns the state, one thread that writes the log.
 
 Commands are carried out as they come. Their facts gather while the previous group is being written; then the next group
-goes to disk in one transaction, and everyone in it is answered (group commit). If the log breaks, the service stops and
-stays stopped: on restart the state is folded from what is on disk.
+goes to disk in one transaction, and everyone in it is answered (group commit). A plan is made in a thread of its own
+from a state that stands still meanwhile: submissions are taken all the same, other commands wait for it. If the log
+breaks, the service stops and stays stopped: on restart the state is folded from what is on disk.
 """
 
 import asyncio
@@ -49,6 +50,7 @@ class Service:
         self._staged = asyncio.Event()
         self._changed = asyncio.Event()
         self._committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._planned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._mail = {site: asyncio.Event() for site in plane.state.sites}
         self._log_waits: dict[str, _LogWait] = {}
         self._snapshot_seq = plane.state.seq
@@ -75,11 +77,27 @@ class Service:
 
         :raises LogBroken: if it could not be made durable.
         """
-        result = self.plane.execute(command)
-        if isinstance(result, Refusal):
-            return result
-        await self.durable(self.plane.state.seq)
+        return await self.do_all(command)
+
+    async def do_all(self, *commands: Command) -> Any:
+        """Carry out commands in one commit, up to the first that is refused; returns the last one's answer.
+
+        :raises LogBroken: if they could not be made durable.
+        """
+        while any(self.plane.must_wait(command) for command in commands):
+            await asyncio.shield(self._planned)
+        result: Any = None
+        for command in commands:
+            result = self.plane.execute(command)
+            if isinstance(result, Refusal):
+                break
+        await self.durable(self.plane.seq)
         return result
+
+    async def settled(self) -> None:
+        """Return when every fact taken so far is in the state: at once, unless a plan is being made."""
+        while self.plane.seq != self.plane.state.seq:
+            await asyncio.shield(self._planned)
 
     async def durable(self, seq: int) -> None:
         """Return when all facts up to `seq` are on disk."""
@@ -125,7 +143,7 @@ class Service:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            made = 0 if self._paused else self.plane.cycle()
+            made = 0 if self._paused else await self._cycle()
             took_seconds = loop.time() - began
             self.cycles += 1
             self.cycle_milliseconds = round(took_seconds * 1000)
@@ -134,6 +152,14 @@ class Service:
             await self._maybe_snapshot()
             await asyncio.sleep(max(CYCLE_REST_SECONDS_MIN, CYCLE_REST * took_seconds))
             await self._wait_for_change(CYCLE_SECONDS)
+
+    async def _cycle(self) -> int:
+        """Plan in another thread while submissions go on; what would change the plan's input waits."""
+        made = await asyncio.to_thread(self.plane.begin_cycle())
+        planned, self._planned = self._planned, asyncio.get_running_loop().create_future()
+        facts = self.plane.end_cycle(made)
+        planned.set_result(None)
+        return facts
 
     async def _wait_for_change(self, seconds: float) -> None:
         try:
@@ -147,8 +173,8 @@ class Service:
     async def _maybe_snapshot(self) -> None:
         if self.plane.state.seq - self._snapshot_seq < SNAPSHOT_EVERY_FACTS:
             return
-        await self.durable(self.plane.state.seq)
-        if self.plane.durable_seq == self.plane.state.seq:
+        await self.durable(self.plane.seq)
+        if self.plane.durable_seq == self.plane.seq:
             self._save_snapshot()
 
     def _save_snapshot(self) -> None:

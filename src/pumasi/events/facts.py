@@ -40,7 +40,7 @@ class ReservationState(StrEnum):
     RELEASED = "released"
 
 
-class Fact(Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True):
+class Fact(Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True, gc=False):
     """What all facts share. `by`: the principal or part of the control plane that caused it."""
 
     at_ms: int

@@ -19,7 +19,7 @@ DAY_MS = 24 * 3600 * 1000
 KOREA_OFFSET_MS = 9 * 3600 * 1000
 
 
-class TransferKey(Struct, frozen=True, order=True):
+class TransferKey(Struct, frozen=True, order=True, gc=False):
     """What transfers are summed by. `day`: Korean days since 1970-01-01. `debit` used, `credit` was due the GPUs."""
 
     day: int
@@ -33,7 +33,7 @@ class TransferKey(Struct, frozen=True, order=True):
         return queue_owner(self.debit) == self.credit
 
 
-class OpenAllocation(Struct):
+class OpenAllocation(Struct, gc=False):
     """A live allocation: not yet posted since `since_ms`."""
 
     queue: QueueId

@@ -65,14 +65,14 @@ class Level(StrEnum):
     POOL = "pool"
 
 
-class Topology(Struct, frozen=True, kw_only=True):
+class Topology(Struct, frozen=True, kw_only=True, gc=False):
     """How tight a gang must sit: within one `level` if `required`, else as near to that as can be."""
 
     level: Level = Level.POOL
     required: bool = False
 
 
-class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the user asks for. Immutable: a requeued job runs the same spec again.
 
     `gpus` is the whole gang. `gpus_per_node` 0 lets each pool choose: the fewest nodes with the same number on each.
@@ -107,7 +107,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     begin_at_ms: int = 0
 
 
-class Span(Struct, frozen=True, array_like=True):
+class Span(Struct, frozen=True, array_like=True, gc=False):
     """`nodes` neighbouring nodes of a pool from index `first`, on each the same GPUs (`gpu_mask`, bit i = GPU i)."""
 
     first: int
@@ -120,7 +120,7 @@ class Span(Struct, frozen=True, array_like=True):
         return self.nodes * self.gpu_mask.bit_count()
 
 
-class Charge(Struct, frozen=True, array_like=True):
+class Charge(Struct, frozen=True, array_like=True, gc=False):
     """Whose entitlement an allocation uses, in GPUs: the job's own owner (home) or a lender (borrowed)."""
 
     owner: OwnerId

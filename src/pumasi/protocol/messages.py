@@ -13,7 +13,7 @@ from pumasi.model.jobs import Outcome, Span, StopCause
 PROTOCOL_VERSION = 1
 
 
-class RunKey(Struct, frozen=True, order=True):
+class RunKey(Struct, frozen=True, order=True, gc=False):
     """One attempt of one job: what a run is known by on both sides."""
 
     job: JobId
@@ -24,7 +24,7 @@ class RunKey(Struct, frozen=True, order=True):
         return f"pumasi-{fleet}-{self.job}-{self.attempt}"
 
 
-class Enrolment(Struct, frozen=True, kw_only=True):
+class Enrolment(Struct, frozen=True, kw_only=True, gc=False):
     """An agent's request to speak for a site. `proof`: signature of `token` by the key (base64url)."""
 
     site: SiteId
@@ -33,14 +33,14 @@ class Enrolment(Struct, frozen=True, kw_only=True):
     proof: str
 
 
-class Enrolled(Struct, frozen=True, kw_only=True):
+class Enrolled(Struct, frozen=True, kw_only=True, gc=False):
     """The answer: the agent's generation, which every later call carries; an older one is refused as a clone."""
 
     fleet: str
     generation: int
 
 
-class StartOrder(Struct, frozen=True, kw_only=True):
+class StartOrder(Struct, frozen=True, kw_only=True, gc=False):
     """Start a run on exactly these GPUs. `was_running`: the agent itself reported its start; if unknown to it, lost."""
 
     run: RunKey
@@ -59,7 +59,7 @@ class StartOrder(Struct, frozen=True, kw_only=True):
     was_running: bool = False
 
 
-class StopOrder(Struct, frozen=True, kw_only=True):
+class StopOrder(Struct, frozen=True, kw_only=True, gc=False):
     """Stop a run: send it its notice signal now and kill what is left of it in `kill_in_ms`."""
 
     run: RunKey
@@ -67,7 +67,7 @@ class StopOrder(Struct, frozen=True, kw_only=True):
     kill_in_ms: int
 
 
-class LogRequest(Struct, frozen=True, kw_only=True):
+class LogRequest(Struct, frozen=True, kw_only=True, gc=False):
     """Somebody reads a run's output: at most `limit` bytes of `stream` ("stdout" or "stderr") from `offset`."""
 
     id: str
@@ -77,7 +77,7 @@ class LogRequest(Struct, frozen=True, kw_only=True):
     limit: int
 
 
-class LogChunk(Struct, frozen=True, kw_only=True):
+class LogChunk(Struct, frozen=True, kw_only=True, gc=False):
     """The answer. `data`: base64. `size`: bytes there are now. `complete`: the run is over and will write no more."""
 
     id: str
@@ -87,13 +87,13 @@ class LogChunk(Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class RunStarted(Struct, frozen=True, kw_only=True, tag=True):
+class RunStarted(Struct, frozen=True, kw_only=True, tag=True, gc=False):
     """The engine runs it."""
 
     run: RunKey
 
 
-class RunEnded(Struct, frozen=True, kw_only=True, tag=True):
+class RunEnded(Struct, frozen=True, kw_only=True, tag=True, gc=False):
     """It is over and nothing of it is left. `signal`: what killed it, 0 if it exited by itself."""
 
     run: RunKey
@@ -106,7 +106,7 @@ class RunEnded(Struct, frozen=True, kw_only=True, tag=True):
 Report = RunStarted | RunEnded
 
 
-class SyncRequest(Struct, frozen=True, kw_only=True):
+class SyncRequest(Struct, frozen=True, kw_only=True, gc=False):
     """What happened since the last sync. `after_seq`: the last `SyncResponse.seq` acted on; 0 asks for everything."""
 
     after_seq: int
@@ -115,7 +115,7 @@ class SyncRequest(Struct, frozen=True, kw_only=True):
     wait_seconds: int = 0
 
 
-class SyncResponse(Struct, frozen=True, kw_only=True):
+class SyncResponse(Struct, frozen=True, kw_only=True, gc=False):
     """What is to be done. `whole`: these are all runs the site should have; any other run of ours is to be ended."""
 
     seq: int

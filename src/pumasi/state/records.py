@@ -18,7 +18,7 @@ from pumasi.model.jobs import (
 )
 
 
-class Stop(Struct):
+class Stop(Struct, gc=False):
     """An order to stop: why, since when, killed when, and for which job (0: none)."""
 
     cause: StopCause
@@ -27,7 +27,7 @@ class Stop(Struct):
     claimant: JobId = 0
 
 
-class Attempt(Struct):
+class Attempt(Struct, gc=False):
     """One attempt of a job and its allocation. `charged_since_ms`: since when the present `charges` hold."""
 
     number: int
@@ -51,7 +51,7 @@ class Attempt(Struct):
         return span_gpus(self.spans)
 
 
-class Job(Struct):
+class Job(Struct, gc=False):
     """A job. `attempts`: all of them, oldest first; the last is live while the job is active."""
 
     id: JobId
@@ -84,7 +84,7 @@ class Job(Struct):
         return (-self.spec.priority, self.id)
 
 
-class Account(Struct):
+class Account(Struct, gc=False):
     """An owner's books in a pool, in GPUs.
 
     `due`: its entitlement, shrunk in proportion when the pool has faults. `home`: used by its own jobs on it. `lent`:
@@ -105,14 +105,14 @@ class Account(Struct):
         return self.due - self.home - self.lent - self.promised
 
 
-class OwnerRecord(Struct):
+class OwnerRecord(Struct, gc=False):
     """An owner. Credit grows by GPU-milliseconds lent and shrinks by those borrowed."""
 
     declared: Owner
     credit_gpu_milliseconds: int = 0
 
 
-class SiteRecord(Struct):
+class SiteRecord(Struct, gc=False):
     """A site and the link to its agent."""
 
     declared: Site
@@ -122,14 +122,14 @@ class SiteRecord(Struct):
     since_ms: int = 0
 
 
-class PoolRecord(Struct):
+class PoolRecord(Struct, gc=False):
     """A pool as declared and its stage. Its occupancy and accounts are kept beside it, in `FleetState`."""
 
     declared: Pool
     stage: Stage
 
 
-class QueueRecord(Struct):
+class QueueRecord(Struct, gc=False):
     """A queue: GPUs in use by it and all below it, per pool, and its decayed use of the past (GPU-milliseconds)."""
 
     declared: Queue
@@ -155,7 +155,7 @@ class QueueRecord(Struct):
         return (self.past_gpu_milliseconds >> halvings) + self.gpus_in_use * passed
 
 
-class Reservation(Struct):
+class Reservation(Struct, gc=False):
     """GPUs held for a waiting job, and the entitlements they will count on."""
 
     job: JobId
@@ -167,7 +167,7 @@ class Reservation(Struct):
     state: ReservationState = ReservationState.HELD
 
 
-class Request(Struct):
+class Request(Struct, gc=False):
     """An idempotent call that was answered: the hash of its body and the jobs it made."""
 
     body_hash: str
