@@ -4,9 +4,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from pumasi.events.facts import Event, NodeState
+from pumasi.events.facts import Event, LinkState, NodeState, OwnerDeclared, SiteConnected, SiteSilent
 from pumasi.model.fleet import CalendarWindow, Owner, OwnerKind, Policy, Pool, Queue, Quota
 from pumasi.model.jobs import JobState, Level, Topology
+from pumasi.state.records import Job
 from pumasi.testing.builders import HGX, NVL72, fleet_facts, pool
 from pumasi.testing.builders import owner as make_owner
 from pumasi.testing.harness import Harness
@@ -96,8 +97,9 @@ def jobs(draw: st.DrawFn) -> Step:
 
 
 def steps(*, faults: bool = True) -> st.SearchStrategy[Step]:
-    """Something that happens; without `faults`, nodes stay as they are."""
+    """Something that happens; without `faults`, nodes, sites and contracts stay as they are."""
     nodes = st.tuples(st.just("node"), st.integers(0, 20), st.sampled_from(tuple(NodeState)))
+    sites = st.tuples(st.just("site"), st.integers(0, 20))
     return st.one_of(
         jobs().map(lambda step: (*step, "tick")),
         jobs().map(lambda step: (*step, "tick")),
@@ -107,7 +109,7 @@ def steps(*, faults: bool = True) -> st.SearchStrategy[Step]:
         st.tuples(st.just("wait"), st.sampled_from((1, 60, 300))),
         st.tuples(st.just("end"), st.integers(0, 20)),
         st.tuples(st.just("cancel"), st.integers(0, 20)),
-        *([nodes] if faults else []),
+        *([nodes, sites, owners().map(lambda some: ("contracts", some))] if faults else []),
     )
 
 
@@ -123,14 +125,35 @@ def play(harness: Harness, step: Step) -> None:
         case ("wait", seconds):
             harness.wait(seconds)
             harness.tick()
-        case ("end", which):
-            running = sorted(job.id for job in harness.state.jobs.values() if job.state is JobState.ACTIVE)
-            if running:
-                harness.end(running[which % len(running)])
-        case ("cancel", which):
-            known = sorted(job.id for job in harness.state.jobs.values() if not (job.live and job.live.stop))
-            if known:
-                harness.cancel(known[which % len(known)])
+        case ("end" | "cancel", which):
+            stop_job(harness, step[0], which)
+        case _:
+            change_fleet(harness, step)
+
+
+def stop_job(harness: Harness, how: str, which: int) -> None:
+    """One of the running jobs ends, or one of all jobs is cancelled."""
+    jobs = sorted(job.id for job in harness.state.jobs.values() if can_stop(job, how))
+    if jobs:
+        (harness.end if how == "end" else harness.cancel)(jobs[which % len(jobs)])
+
+
+def can_stop(job: Job, how: str) -> bool:
+    """True if a job can end so now."""
+    return job.state is JobState.ACTIVE if how == "end" else not (job.live and job.live.stop)
+
+
+def change_fleet(harness: Harness, step: Step) -> None:
+    """A node fails or is mended, a site is lost or found, or all contracts change."""
+    match step:
         case ("node", which, state):
             pool_id = list(harness.state.pools)[which % len(harness.state.pools)]
             harness.set_node(pool_id, which % harness.state.pools[pool_id].declared.nodes, state)
+        case ("site", which):
+            site = list(harness.state.sites)[which % len(harness.state.sites)]
+            is_silent = harness.state.sites[site].link is LinkState.SILENT
+            harness.record((SiteConnected if is_silent else SiteSilent)(at_ms=harness.now_ms, site=site))
+        case ("contracts", some):
+            for owner in some:
+                harness.record(OwnerDeclared(at_ms=harness.now_ms, owner=owner))
+            harness.tick()

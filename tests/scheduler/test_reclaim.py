@@ -281,3 +281,14 @@ def test_a_claim_whose_entitlement_is_lent_for_good_asks_anew() -> None:
     fleet.wait(60)
     fleet.tick()
     assert fleet.state.books["p"]["ant"].home == 8
+
+
+def test_a_claim_lost_with_its_site_is_made_anew_without_new_victims() -> None:
+    fleet = lent_out([{}, {}, {}, {}], notice_seconds=60)
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == [1]
+    fleet.record(SiteSilent(at_ms=fleet.now_ms, site="p-site"))
+    assert [type(event) for event in fleet.tick().events] == [ReservationEnded]
+    fleet.record(SiteConnected(at_ms=fleet.now_ms, site="p-site"))
+    assert [type(event) for event in fleet.tick().events] == [ReservationMade]
+    assert made(fleet).spans == (Span(0, 1, 0xFF),)

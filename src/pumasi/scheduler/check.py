@@ -7,6 +7,8 @@ and obvious way. Each finding is one sentence; a good plan has none.
 from collections import Counter
 from collections.abc import Iterator
 
+from msgspec import Struct, field
+
 from pumasi.events.facts import (
     AllocationRecharged,
     AttemptPlaced,
@@ -33,18 +35,25 @@ from pumasi.state.records import Job
 Gpu = tuple[str, int, int]  # pool, node, GPU
 
 
+class _Seen(Struct):
+    """What the plan has said so far: GPUs reserved, reservations started, and victims by claimant."""
+
+    claimed: dict[Gpu, int] = field(default_factory=dict)
+    fulfilled: dict[int, None] = field(default_factory=dict)
+    victims: dict[int, list[int]] = field(default_factory=dict)
+
+
 def lint(state: FleetState, plan: Plan, now_ms: int) -> list[str]:
     """Everything wrong with a plan for the state it was made from, in words."""
     copy = snapshot.load(snapshot.save(state))
     findings = list(_dated(plan, now_ms))
-    claimed: dict[Gpu, int] = {}
-    fulfilled: dict[int, None] = {}
+    seen = _Seen()
     has_borrowed = False
     for event in plan.events:
         if not has_borrowed and isinstance(event, AttemptPlaced) and not _is_home(event):
             has_borrowed = True
             findings += idle_for_waiting(copy, now_ms, may_borrow=False)
-        findings += _step(copy, event, claimed, fulfilled)
+        findings += _step(copy, event, seen)
         try:
             apply(copy, event)
         except (IllegalTransition, AssertionError, KeyError) as error:
@@ -63,19 +72,20 @@ def _dated(plan: Plan, now_ms: int) -> Iterator[str]:
             yield f"{event} is not the scheduler's at {now_ms}"
 
 
-def _step(copy: FleetState, event: Event, claimed: dict[Gpu, int], fulfilled: dict[int, None]) -> Iterator[str]:
+def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
     """What is wrong with one fact, given the state after those before it."""
     match event:
         case ReservationEnded(state=ReservationState.FULFILLED):
-            fulfilled[event.job] = None
+            seen.fulfilled[event.job] = None
             yield from _fulfilled(copy, event)
         case AttemptPlaced():
             yield from _placed(copy, event)
-            if event.job not in fulfilled:
+            if event.job not in seen.fulfilled:
                 yield from _charged(copy, copy.jobs[event.job], event.pool, event.charges, (), event.at_ms)
         case ReservationMade():
-            yield from _reserved(copy, event, claimed)
+            yield from _reserved(copy, event, seen)
         case StopOrdered():
+            seen.victims.setdefault(event.claimant, []).append(event.job)
             yield from _stopped(copy, event)
         case AllocationRecharged():
             job = copy.jobs[event.job]
@@ -211,7 +221,7 @@ def _stopped(state: FleetState, event: StopOrdered) -> Iterator[str]:
             yield f"job {victim.id} gets less time than {lender}'s contract gives it"
 
 
-def _reserved(state: FleetState, event: ReservationMade, claimed: dict[Gpu, int]) -> Iterator[str]:
+def _reserved(state: FleetState, event: ReservationMade, seen: _Seen) -> Iterator[str]:
     """Reserved GPUs are free or coming free in time, held by nobody else, and within the owner's entitlement."""
     job = state.jobs[event.job]
     yield from sit(state, job.spec, event.pool, event.spans)
@@ -224,25 +234,22 @@ def _reserved(state: FleetState, event: ReservationMade, claimed: dict[Gpu, int]
     if event.due_ms != event.at_ms + window_ms:
         yield f"{event} is not due at the end of the reclaim window"
     for gpu in _gpus(event.pool, event.spans):
-        if claimed.setdefault(gpu, job.id) != job.id or _is_held(state, gpu):
+        if seen.claimed.setdefault(gpu, job.id) != job.id or _is_held(state, gpu):
             yield f"GPU {gpu} is reserved twice"
         yield from _comes_free(state, gpu, event.due_ms)
-    yield from _needed(state, event)
+    yield from _needed(state, event, seen.victims.get(event.job, []))
 
 
-def _needed(state: FleetState, event: ReservationMade) -> Iterator[str]:
+def _needed(state: FleetState, event: ReservationMade, victims: list[int]) -> Iterator[str]:
     """Nobody is stopped for nothing: each victim sits on reserved GPUs, or without its end too much would stay lent."""
     owner, account = state.jobs[event.job].owner, state.books[event.pool][state.jobs[event.job].owner]
     room = account.due - account.home - account.promised - span_gpus(event.spans)
     active = [state.jobs[job] for job in state.active[event.pool] if state.jobs[job].owner != owner]
     lent = sum(_lent_by(owner, job) for job in active if job.attempts[-1].stop is None)
     holders = {state.occupancy[pool].holder(node, gpu): None for pool, node, gpu in _gpus(event.pool, event.spans)}
-    for job in active:
-        stop = job.attempts[-1].stop
-        if stop is None or stop.claimant != event.job or job.id in holders:
-            continue
-        if lent + _lent_by(owner, job) <= room:
-            yield f"job {job.id} is stopped for job {event.job} and need not be"
+    for victim in victims:
+        if victim not in holders and lent + _lent_by(owner, state.jobs[victim]) <= room:
+            yield f"job {victim} is stopped for job {event.job} and need not be"
 
 
 def _lent_by(lender: str, job: Job) -> int:
