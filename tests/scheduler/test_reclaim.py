@@ -8,6 +8,8 @@ from pumasi.events.facts import (
     ReservationEnded,
     ReservationMade,
     ReservationState,
+    SiteConnected,
+    SiteSilent,
     StopOrdered,
 )
 from pumasi.model.jobs import Level, Span, Topology
