@@ -33,6 +33,7 @@ async def job_by_id(call: Call, job: JobId) -> Job | None:
         return call.state.jobs[job]
     if job >= call.state.next_job:
         return None
+    await call.service.archived()
     return await asyncio.to_thread(call.service.store.get, job)
 
 

@@ -20,6 +20,10 @@ SETUP_HOURS = 24
 
 
 async def prepare(settings: Settings, service: Service, url: str, say: Callable[[str], None]) -> None:
+    """Apply the plan if one was given, say where the fleet is, and how its first administrator gets in.
+
+    :raises CannotStart: if the plan contradicts the running fleet.
+    """
     if settings.plan is not None:
         await _apply(settings.plan, settings, service)
     state = service.plane.state
@@ -49,6 +53,10 @@ async def _issue_setup_token(service: Service) -> str:
 
 
 async def issue(service: Service, kind: TokenKind, lives_seconds: int, site: str = "") -> str:
+    """Issue a one-use token and return its secret; the log holds only its digest.
+
+    :raises CannotStart: if it is refused.
+    """
     secret = f"pumasi_{kind}_{secrets.token_urlsafe(32)}"
     token = Token(
         digest=sha256(secret.encode()).hexdigest(),

@@ -68,7 +68,8 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self.broken is None:
                 self.plane.flush(self.store)
-                self._save_snapshot()
+                if self.plane.state.seq > self._snapshot_seq:
+                    self.store.save_snapshot(self.plane.snapshot())
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -98,6 +99,10 @@ class Service:
         """Return when every fact taken so far is in the state: at once, unless a plan is being made."""
         while self.plane.seq != self.plane.state.seq:
             await asyncio.shield(self._planned)
+
+    async def archived(self) -> None:
+        """Return when every job that has left the state is in the archive."""
+        await self.durable(self.plane.seq)
 
     async def durable(self, seq: int) -> None:
         """Return when all facts up to `seq` are on disk."""
@@ -175,12 +180,9 @@ class Service:
             return
         await self.durable(self.plane.seq)
         if self.plane.durable_seq == self.plane.seq:
-            self._save_snapshot()
-
-    def _save_snapshot(self) -> None:
-        if self.plane.state.seq > self._snapshot_seq:
-            self.store.save_snapshot(self.plane.snapshot())
-            self._snapshot_seq = self.plane.state.seq
+            snapshot = self.plane.snapshot()
+            self._snapshot_seq = snapshot.seq
+            await asyncio.to_thread(self.store.save_snapshot, snapshot)
 
     # --- agents ------------------------------------------------------------------------------------------------------
 

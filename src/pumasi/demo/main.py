@@ -16,9 +16,9 @@ from pumasi.client.client import Client
 from pumasi.client.errors import PumasiError
 from pumasi.demo import report
 from pumasi.demo.server import Server, ServerFailed, connect, launch, stop
-from pumasi.demo.village import DemoFailed, Sight, Village
+from pumasi.demo.village import LENDER, DemoFailed, Sight, Village
 from pumasi.demo.workload import GPUS_PER_TRACE_GPU, demo_jobs, find_trace
-from pumasi.twin.philly import TraceProblem
+from pumasi.twin.workloads.trace import TraceProblem
 
 CLOCK_RATE = 120  # three hours of the trace in a minute and a half; a reclaim window of 15 minutes in 7.5 seconds
 AS_OF = "2031-12-31"  # the whole programme in service
@@ -128,16 +128,16 @@ def _close(console: Console, client: Client, jobs: list[Row], picture: Path | No
     """Print the tables, and check that the ledger adds up and the promise was kept."""
     usage = client.usage(by="owner,lender")
     owners = client.shares()["owners"]
-    titles = {owner["owner"]: owner["title"] for owner in owners}
     reclaims = list(client.reclaims())
     tables = (
         report.owners_table(owners, usage["items"]),
-        report.loans_table(usage["items"], titles),
-        report.reclaims_table(reclaims, titles),
-        report.jobs_table(jobs, titles),
+        report.loans_table(usage["items"]),
+        report.reclaims_table(reclaims),
+        report.jobs_table(jobs),
     )
     for table in tables:
         console.print(table)
+    console.print(report.verdict(reclaims, LENDER))
     posted, allocated = usage["total"]["gpu_milliseconds"], report.allocated_gpu_milliseconds(jobs)
     console.print(
         f"Ledger {posted:,} GPU-ms; integral of all allocations {allocated:,} GPU-ms; difference {posted - allocated}."
@@ -151,7 +151,7 @@ def _close(console: Console, client: Client, jobs: list[Row], picture: Path | No
 
 
 def _draw(picture: Path, tables: tuple[Table, ...]) -> None:
-    canvas = Console(record=True, width=120, file=StringIO())
+    canvas = Console(record=True, width=96, file=StringIO())
     for table in tables:
         canvas.print(table)
     canvas.save_svg(str(picture), title="make demo")

@@ -10,7 +10,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from pumasi.twin.philly import TraceJob, TraceProblem, read_philly, window
+from pumasi.twin.workloads.philly import read_philly
+from pumasi.twin.workloads.trace import TraceJob, TraceProblem, window
 
 WINDOW_FROM_MS = (
     1_507_788_000_000  # 2017-10-12 06:00, a busy morning: seven virtual clusters, 970 submissions in 3 hours

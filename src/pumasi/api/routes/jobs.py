@@ -156,8 +156,10 @@ async def jobs(call: Call) -> Page[JobRow]:
     found = list(islice(live, query.limit + 1))
     seen_to = None
     if states & TERMINAL_STATES:
+        await call.service.archived()
         ended, seen_to = await _ended(call, wanted, before, query.limit + 1)
-        found = list(merge(found, ended, key=lambda job: job.id, reverse=True))
+        merged = merge(found, ended, key=lambda job: job.id, reverse=True)
+        found = list({job.id: job for job in merged}.values())  # one may have ended since it was found live
     plane = call.service.plane
     return page(
         found, query.limit, lambda job: job.id, lambda job: job_row(plane.state, job, plane.reasons), seen_to=seen_to
