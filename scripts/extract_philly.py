@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from pumasi.demo.workload import WINDOW_FROM_MS, WINDOW_MS
-from pumasi.twin.philly import COLUMNS, trace_job, window
+from pumasi.twin.workloads.philly import COLUMNS, trace_job
+from pumasi.twin.workloads.trace import window
 
 
 def main(trace: Path, extract: Path) -> None:
