@@ -37,6 +37,7 @@ demo: $(VENV)/.runtime ## the whole fleet on this machine, one village custom, t
 
 .PHONY: test
 test: $(VENV)/.dev ## all tests (TESTS=tests/plans for some)
+	@sh scripts/install_slurm.sh
 	@echo "test: pytest $(TESTS)"
 	@$(BIN)/python -m pytest $(TESTS)
 

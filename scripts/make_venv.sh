@@ -10,7 +10,7 @@ python=$1 venv=$2
 }
 
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null && ! command -v uv >/dev/null; then
-    packages=$(sed 's/#.*//' requirements/debian.txt | xargs)
+    packages=$(sed '/^# Slurm/,$d; s/#.*//' requirements/debian.txt | xargs)
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         echo "This Python has no venv module. As root: apt-get install $packages" >&2
         exit 1

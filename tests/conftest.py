@@ -1,9 +1,39 @@
-"""Settings of the whole suite."""
+"""Settings of the whole suite, and the real Slurm cluster that several packages test against."""
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from pumasi.testing.slurm_cluster import SlurmCluster, running_clusters
+from pumasi.testing.slurm_files import missing_slurm
 
 # The same examples in every run: a failure seen here is a failure seen by everyone. Time is bounded by the number of
 # examples, not by a deadline that a busy machine would miss. `--hypothesis-profile=search` looks for new ones.
 settings.register_profile("same", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("search", derandomize=False, deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("same")
+
+
+@pytest.fixture(scope="session")
+def slurm_folder() -> Iterator[Path]:
+    """A folder for clusters, its path short enough for their sockets; where Slurm is lacking, this says what to do."""
+    problem = missing_slurm()
+    if problem and os.environ.get("CI") == "true":
+        pytest.fail(problem)
+    if problem:
+        pytest.skip(problem)
+    folder = Path(tempfile.mkdtemp(prefix="pumasi-slurm-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(slurm_folder: Path) -> Iterator[SlurmCluster]:
+    """One cluster of four nodes with eight GPUs each, shared by all tests that do not break it."""
+    with running_clusters(slurm_folder, ["alone"]) as clusters:
+        yield clusters["alone"]
