@@ -47,7 +47,8 @@ def test_nodes_are_drained_and_resumed(api: Api) -> None:
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
 def test_nodes_page_across_pools(api: Api, limit: int) -> None:
-    names, cursor = [], ""
+    names: list[str] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = api.get(f"/v1/nodes?limit={limit}&cursor={cursor}")
         names += [node["name"] for node in page["items"]]

@@ -56,7 +56,8 @@ CASES: list[tuple[ReasonCode, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("code", "fields"), CASES, ids=lambda value: str(value)[:60])
 def test_each_rule_gives_its_verdict(code: ReasonCode, fields: dict[str, Any]) -> None:
-    _, verdicts = eligible(fleet(), spec(**({"queue": "ant", "gpus": 8} | fields)))
+    asked: dict[str, Any] = {"queue": "ant", "gpus": 8} | fields
+    _, verdicts = eligible(fleet(), spec(**asked))
     assert code in {verdict.code for verdict in verdicts if verdict.pool == "p"}
     assert all(verdict.detail for verdict in verdicts)
 
