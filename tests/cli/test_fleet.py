@@ -144,6 +144,7 @@ def test_reclaims_show_promise_and_time(pumasi: RunCommand, server: ContractServ
         "gpus": 8,
         "evicted_gpus": 8,
         "asked_at": "2027-01-31T00:00:00.000Z",
+        "claimed_at": "2027-01-31T00:00:00.000Z",
         "promised_seconds": 900,
         "took_seconds": 610,
         "kept": True,

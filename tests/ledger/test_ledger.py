@@ -96,3 +96,21 @@ def test_a_claim_given_up_is_no_kept_promise() -> None:
     fleet.cancel(claimant)
     (reclaim,) = fleet.ledger.reclaims.settled
     assert (reclaim.fulfilled, reclaim.kept) == (False, False)
+
+
+def test_what_a_job_waited_beyond_its_owners_entitlement_breaks_no_promise() -> None:
+    owners = [owner("ant", 100, notice_seconds=60, teardown_seconds=30), owner("bee")]
+    fleet = Harness(fleet_facts(owners, [pool("p", {"ant": 16})]))
+    home, _ = fleet.submit("ant", 8), fleet.submit("bee", 8)
+    fleet.tick()
+    claimant = fleet.submit("ant", 16)  # more than ant's other work leaves of its entitlement
+    fleet.tick()
+    fleet.wait(1000)
+    assert not fleet.ledger.reclaims.open
+    fleet.end(home)
+    fleet.tick()
+    fleet.wait(60)
+    fleet.tick()
+    (reclaim,) = fleet.ledger.reclaims.settled
+    assert (reclaim.claimant, reclaim.made_ms - reclaim.asked_ms) == (claimant, 1_000_000)
+    assert (reclaim.took_milliseconds, reclaim.kept) == (60_000, True)

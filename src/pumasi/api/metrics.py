@@ -110,4 +110,7 @@ def _reclaims(service: Service) -> Iterator[Metric]:
     for kept in (True, False):
         family.add_metric((str(kept).lower(),), sum(each.kept is kept for each in fulfilled))
     yield family
+    requested, evicted = (sum(getattr(each, name) for each in fulfilled) for name in ("gpus", "evicted_gpus"))
+    yield CounterMetricFamily("pumasi_reclaim_requested_gpus", "GPUs got back by reclaims fulfilled", requested)
+    yield CounterMetricFamily("pumasi_reclaim_evicted_gpus", "GPUs of the jobs that were stopped for them", evicted)
     yield GaugeMetricFamily("pumasi_reclaims_open", "Reclaims under way", len(reclaims.open))

@@ -137,7 +137,8 @@ RECLAIM_COLUMNS = [
     Column("OWNER", lambda row: str(row["owner"])),
     Column("POOL", lambda row: str(row["pool"])),
     Column("GPUS", lambda row: int(row["gpus"])),
-    Column("ASKED", lambda row: format_time(row.get("asked_at"))),
+    Column("ASKED", lambda row: format_time(row.get("asked_at")), wide=True),
+    Column("CLAIMED", lambda row: format_time(row.get("claimed_at"))),
     Column("PROMISED", lambda row: format_elapsed(int(row["promised_seconds"]))),
     Column("TOOK", lambda row: "-" if row.get("took_seconds") is None else format_elapsed(int(row["took_seconds"]))),
     Column("KEPT", _kept, style=lambda row: _KEPT_STYLES.get(_kept(row), "")),
@@ -151,6 +152,9 @@ RECLAIM_COLUMNS = [
 @output_options
 @click.pass_context
 def reclaims(context: click.Context, owner: str | None, output: Output) -> None:
-    """List reclaims: which owner asked for its GPUs back, what it was promised, how long it took."""
+    """List reclaims: which owner claimed its GPUs back, what it was promised, how long it took.
+
+    ASKED is since when the job waited; the promise counts from CLAIMED, when its owner's entitlement could carry it.
+    """
     rows = open_client(context).reclaims()
     print_rows([row for row in rows if not owner or row["owner"] == owner], RECLAIM_COLUMNS, output)

@@ -1,4 +1,9 @@
-"""Compliance: every reclaim from the ask to the start, against the window the lending contract promised."""
+"""Compliance: every reclaim from the claim to the start, against the window the lending contract promised.
+
+The clock of the promise starts when the claim is made: the cycle in which the job is within its owner's entitlement and
+the borrowers are told. A job may have waited before, because its owner had used up what it is due; that is shown, and
+is no broken promise.
+"""
 
 from msgspec import Struct, field
 
@@ -9,6 +14,7 @@ from pumasi.model.ids import JobId, OwnerId, PoolId
 class Reclaim(Struct):
     """One reclaim. Times are Unix milliseconds; `settled_ms` is 0 while GPUs are still awaited.
 
+    `asked_ms`: since when the job has waited. `made_ms`: when it became a claim, and the promise began to count.
     `victims` lost `evicted_gpus` so that `claimant` got `gpus`. `fulfilled` is False if the claimant no longer needed
     them.
     """
@@ -32,8 +38,8 @@ class Reclaim(Struct):
 
     @property
     def took_milliseconds(self) -> int:
-        """From the ask until the claimant was given its GPUs."""
-        return self.settled_ms - self.asked_ms
+        """From the claim until the claimant was given its GPUs."""
+        return self.settled_ms - self.made_ms
 
     @property
     def kept(self) -> bool:

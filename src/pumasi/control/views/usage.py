@@ -42,9 +42,11 @@ class UsageReport(Struct, frozen=True, kw_only=True):
 
 
 class ReclaimRow(Struct, frozen=True, kw_only=True):
-    """One reclaim, from the ask to the start, against what the lending contract promised.
+    """One reclaim, from the claim to the start, against what the lending contract promised.
 
-    `state`: open, fulfilled or released (no longer needed). `took_*` and `kept` are null until it is fulfilled.
+    `asked_at`: since when the job waited. `claimed_at`: when it was entitled to lent GPUs and claimed them; `took_*`
+    count from then. `state`: open, fulfilled or released (no longer needed). `took_*` and `kept` are null until it is
+    fulfilled.
     """
 
     claimant: int
@@ -55,6 +57,7 @@ class ReclaimRow(Struct, frozen=True, kw_only=True):
     requested_gpus: int
     evicted_gpus: int
     asked_at: str
+    claimed_at: str
     due_at: str
     settled_at: str | None
     promised_seconds: int
@@ -122,6 +125,7 @@ def reclaim_row(reclaim: Reclaim) -> ReclaimRow:
         requested_gpus=reclaim.gpus,
         evicted_gpus=reclaim.evicted_gpus,
         asked_at=rfc3339(reclaim.asked_ms),
+        claimed_at=rfc3339(reclaim.made_ms),
         due_at=rfc3339(reclaim.due_ms),
         settled_at=moment(reclaim.settled_ms),
         promised_seconds=reclaim.promised_milliseconds // 1000,
