@@ -25,7 +25,7 @@ from pumasi.ports.clock import Clock
 from pumasi.ports.event_log import LogBroken
 
 LOG_NAME = "fleet.db"
-GC_THRESHOLDS = (100_000, 50, 1000)  # the state has no cycles: looking for some in all of it stops the world for 0.1 s
+GC_THRESHOLDS = (10_000, 5, 10_000)  # the state has no cycles: looking for some in all of it stops the world for 0.1 s
 SWITCH_SECONDS = 0.0005  # a call never waits longer for its turn beside the planning thread (Python's default: 0.005)
 
 

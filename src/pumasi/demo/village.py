@@ -116,12 +116,16 @@ class Village:
 
     def _follow(self, big: int) -> None:
         before, now = self.sight.big, self._client.job(big)
+        self._tell_of_notices(big)
         if before is not None and before["display_state"] != now["display_state"]:
             self._tell(f"Hyundai's job is {now['display_state']}")
         self.sight.big = now
-        if now["started_at"] is None:
-            reclaim = next((row for row in self._client.reclaims() if row["claimant"] == big), None)
-            if reclaim and len(reclaim["victims"]) != self.sight.notices:
+
+    def _tell_of_notices(self, big: int) -> None:
+        if self.sight.notices:
+            return
+        for reclaim in self._client.reclaims():
+            if reclaim["claimant"] == big:
                 self.sight.notices = len(reclaim["victims"])
                 self._tell(
                     f"{self.sight.notices} borrowing jobs get notice: {reclaim['evicted_gpus']:,} GPUs come back "
