@@ -29,7 +29,7 @@ class MemoryLog:
         try:
             facts, records = encode_facts(events), encode_jobs(ended)
             archived = {job.id: record for job, record in zip(ended, records, strict=True)}
-            if len(archived) < len(ended) or not archived.keys().isdisjoint(self._ended):
+            if len(archived) < len(ended) or any(job in self._ended for job in archived):
                 raise LogBroken(f"a job ended twice among {sorted(archived)}")
         except LogBroken as error:
             self._broken = str(error)

@@ -19,6 +19,7 @@ from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Job
 
 CANCEL_GRACE_SECONDS = 30  # Slurm's KillWait
+JUDGEMENTS_MAX = 10_000  # more different jobs than that are judged anew, so that memory stays bounded
 BEGIN_PAST_TOLERANCE_MS = 24 * 3600 * 1000  # clocks and queued scripts drift; older than a day is a mistake
 REQUEST_SEPARATOR = "\n"  # cannot occur in a principal's name, so keys of two principals never meet
 
@@ -28,12 +29,21 @@ def request_name(command: SubmitJobs) -> str:
     return f"{command.by}{REQUEST_SEPARATOR}{command.request}" if command.request else ""
 
 
-def submit(state: FleetState, command: SubmitJobs, now_ms: int, first_job: JobId) -> Answer:
-    """All jobs or none, numbered from `first_job`; a repeat of an idempotent call gets the first answer."""
+Errors = list[tuple[str, FieldProblem]]  # (refusal code, where and what)
+Judgements = dict[tuple[object, ...], Errors]  # what is wrong with jobs of equal requirements, as the fleet is declared
+
+
+def submit(
+    state: FleetState, command: SubmitJobs, now_ms: int, first_job: JobId, judged: Judgements | None = None
+) -> Answer:
+    """All jobs or none, numbered from `first_job`; a repeat of an idempotent call gets the first answer.
+
+    `judged`: earlier judgements on this fleet as it is declared; new ones are added.
+    """
     request = request_name(command)
     if request in state.requests:
         return _repeated(state, command, request)
-    errors = _spec_errors(state, command.specs, now_ms)
+    errors = _spec_errors(state, command.specs, now_ms, {} if judged is None else judged)
     if errors:
         return _refuse_specs(errors)
     events = tuple(
@@ -62,18 +72,18 @@ def _repeated(state: FleetState, command: SubmitJobs, request: str) -> Answer:
     return Decision((), list(known.jobs))
 
 
-Errors = list[tuple[str, FieldProblem]]  # (refusal code, where and what)
-
-
-def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int) -> Errors:
+def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, judged: Judgements) -> Errors:
     """Everything wrong with any of the jobs; equal requirements are judged once."""
-    judged: dict[tuple[object, ...], Errors] = {}
     errors: Errors = []
     for index, spec in enumerate(specs):
         key = _requirements(spec)
         if key not in judged:
+            if len(judged) >= JUDGEMENTS_MAX:
+                judged.clear()
             judged[key] = _judge(state, spec)
         found = judged[key] + _begin_errors(spec, now_ms)
+        if not found:
+            continue
         prefix = f"jobs.{index}." if len(specs) > 1 else ""
         errors += [(code, FieldProblem(prefix + problem.path, problem.problem)) for code, problem in found]
     return errors

@@ -11,6 +11,9 @@ from pumasi.protocol.messages import RunKey, StartOrder, StopOrder, SyncResponse
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Attempt, Job
 
+BY_SITE = "site:"
+_NEWS = (AttemptPlaced, StopOrdered, AttemptEnded)
+
 
 class _Mailbox(Struct):
     """Runs of a site with something new, each under the number of the newest fact about it."""
@@ -29,10 +32,12 @@ class Mailboxes:
     def post(self, state: FleetState, seq: int, event: Event) -> SiteId | None:
         """Note what a durable fact means for a site; returns the site that has mail now, if any."""
         self.seq = seq
-        if not isinstance(event, AttemptPlaced | StopOrdered | AttemptEnded):
+        if not isinstance(event, _NEWS):
             return None
+        if type(event) is AttemptEnded and event.by.startswith(BY_SITE):
+            return None  # only the site that ran it can have said so
         site = self._site_of(state, event)
-        if site is None or (isinstance(event, AttemptEnded) and event.by == f"site:{site}"):
+        if site is None:
             return None
         self._boxes.setdefault(site, _Mailbox()).news[RunKey(event.job, event.attempt)] = seq
         return site
@@ -122,5 +127,6 @@ def start_order(job: Job, attempt: Attempt) -> StartOrder:
         stderr=spec.stderr,
         time_limit_seconds=spec.time_limit_seconds,
         notice_signal=spec.notice_signal,
+        data_class=spec.data_class,
         was_running=attempt.state is AttemptState.RUNNING or attempt.started_ms > 0,
     )

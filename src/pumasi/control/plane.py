@@ -19,9 +19,15 @@ from pumasi.events.facts import (
     AttemptEnded,
     AttemptPlaced,
     Event,
+    GpuModelDeclared,
     JobCancelled,
     JobSubmitted,
     LinkState,
+    OwnerDeclared,
+    PolicyDeclared,
+    PoolDeclared,
+    QueueDeclared,
+    SiteDeclared,
     SiteSilent,
 )
 from pumasi.ledger import ledger as ledgers
@@ -49,6 +55,9 @@ _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
     commands.EnrolSite: site_commands.enrol,
     commands.HearSite: site_commands.hear,
 }
+
+_MAY_END_A_JOB = (AttemptEnded, JobCancelled)
+_DECLARATIONS = (PolicyDeclared, GpuModelDeclared, OwnerDeclared, SiteDeclared, PoolDeclared, QueueDeclared)
 
 
 class Staged(Struct):
@@ -83,6 +92,7 @@ class ControlPlane:
         self._listening: Counter[SiteId] = Counter()
         self._mailboxes = Mailboxes(0)
         self._undurable: set[RunKey] = set()  # placements no site may hear of yet
+        self._judged: job_commands.Judgements = {}
         self._planning_ms: int | None = None  # the time a plan is being made for; meanwhile the state stands still
         self._unfolded: list[Event] = []  # submissions taken meanwhile
 
@@ -142,7 +152,8 @@ class ControlPlane:
         if isinstance(command, commands.HearSite | commands.EnrolSite):
             self._heard_ms[command.site] = now_ms
         if isinstance(command, commands.SubmitJobs):
-            answer = job_commands.submit(self.state, command, now_ms, self.state.next_job + len(self._unfolded))
+            first_job = self.state.next_job + len(self._unfolded)
+            answer = job_commands.submit(self.state, command, now_ms, first_job, self._judged)
         else:
             answer = _HANDLERS[type(command)](self.state, command, now_ms)
         if isinstance(answer, Refusal):
@@ -159,7 +170,14 @@ class ControlPlane:
         now_ms = self.now_ms()
         self._stage(self._silent_sites(now_ms))
         self._planning_ms = now_ms
-        return partial(plan, self.state, now_ms)
+        return partial(plan, self.state, now_ms) if self._may_change_anything() else partial(Plan, (), {})
+
+    def _may_change_anything(self) -> bool:
+        """False if a plan made now is surely empty: nothing waits, nothing is held for a claim, nothing is lent."""
+        state = self.state
+        return bool(state.waiting_jobs or state.reservations) or any(
+            account.lent or account.borrowed for books in state.books.values() for account in books.values()
+        )
 
     def end_cycle(self, made: Plan) -> int:
         """Fold what was submitted meanwhile, and stage what the plan says; returns how many facts that made."""
@@ -190,11 +208,13 @@ class ControlPlane:
             self._fold(event)
 
     def _fold(self, event: Event) -> None:
-        leaving = self.state.jobs.get(event.job) if isinstance(event, AttemptEnded | JobCancelled) else None
+        leaving = self.state.jobs.get(event.job) if isinstance(event, _MAY_END_A_JOB) else None
         apply(self.state, event)
         self.ledger.apply(event)
         if isinstance(event, AttemptPlaced):
             self._undurable.add(RunKey(event.job, event.attempt))
+        elif isinstance(event, _DECLARATIONS):
+            self._judged.clear()
         if leaving is not None and leaving.is_terminal:
             self._staged.ended.append(leaving)
 

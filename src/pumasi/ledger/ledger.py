@@ -10,13 +10,24 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct, field
 
-from pumasi.events.facts import AllocationRecharged, AttemptEnded, AttemptPlaced, Event, StopOrdered
+from pumasi.events.facts import (
+    AllocationRecharged,
+    AttemptEnded,
+    AttemptPlaced,
+    Event,
+    ReservationEnded,
+    ReservationMade,
+    StopOrdered,
+)
 from pumasi.ledger.reclaims import Reclaims
 from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import Charge
 
 DAY_MS = 24 * 3600 * 1000
 KOREA_OFFSET_MS = 9 * 3600 * 1000
+
+
+_OF_RECLAIMS = (StopOrdered, ReservationMade, ReservationEnded)
 
 
 class TransferKey(Struct, frozen=True, order=True, gc=False):
@@ -53,15 +64,15 @@ class Ledger(Struct):
     def apply(self, event: Event) -> None:
         """Fold one fact of the log."""
         self.seq += 1
-        self.reclaims.apply(event, self._gpus(event))
-        match event:
-            case AttemptPlaced():
-                self.running[event.job] = OpenAllocation(event.queue, event.pool, event.charges, event.at_ms)
-            case AllocationRecharged():
-                self._post(self.running[event.job], event.at_ms)
-                self.running[event.job].charges = event.charges
-            case AttemptEnded():
-                self._post(self.running.pop(event.job), event.at_ms)
+        if isinstance(event, AttemptPlaced):
+            self.running[event.job] = OpenAllocation(event.queue, event.pool, event.charges, event.at_ms)
+        elif isinstance(event, AttemptEnded):
+            self._post(self.running.pop(event.job), event.at_ms)
+        elif isinstance(event, AllocationRecharged):
+            self._post(self.running[event.job], event.at_ms)
+            self.running[event.job].charges = event.charges
+        elif isinstance(event, _OF_RECLAIMS):
+            self.reclaims.apply(event, self._gpus(event))
 
     def _gpus(self, event: Event) -> int:
         if not isinstance(event, StopOrdered):

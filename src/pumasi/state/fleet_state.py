@@ -27,7 +27,8 @@ class FleetState:
     """A fold over the log. Read it freely; only `state.fold.apply` may change it.
 
     `jobs` holds every job that is not terminal; a terminal one leaves the state (its record goes to the archive).
-    `occupancy` and `books` are derived from the rest and never stored.
+    `waiting_jobs`, `occupancy`, `books` and `powered` are derived from the rest and never stored. `powered`: the GPUs
+    that power lets run, for pools it does not let run whole.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class FleetState:
         self.queues: dict[QueueId, QueueRecord] = {}
         self.next_job: JobId = 1
         self.jobs: dict[JobId, Job] = {}
+        self.waiting_jobs = 0
         self.active: dict[PoolId, dict[JobId, None]] = {}
         self.reservations: dict[JobId, Reservation] = {}
         self.requests: dict[str, Request] = {}
@@ -50,6 +52,7 @@ class FleetState:
         self.tokens: dict[str, Token] = {}
         self.occupancy: dict[PoolId, Occupancy] = {}
         self.books: dict[PoolId, Accounts] = {}
+        self.powered: dict[PoolId, int] = {}
 
     # --- derived structures ------------------------------------------------------------------------------------------
 
@@ -78,11 +81,34 @@ class FleetState:
         self.share_out(pool)
 
     def share_out(self, pool: PoolId) -> None:
-        """Divide the pool's healthy GPUs among the entitled."""
+        """Divide the pool's healthy GPUs among the entitled, or what its site's power lets run, if that is less."""
         entitlements = self.pools[pool].declared.entitlements
-        due = accounts.divide(self.occupancy[pool].capacity_gpus, entitlements)
+        due = accounts.divide(self.usable_gpus(pool), entitlements)
         for owner, gpus in due.items():
             self.books[pool][owner].due = gpus
+
+    def usable_gpus(self, pool: PoolId) -> int:
+        """GPUs of the pool that may run at once: the healthy ones, as far as power goes."""
+        healthy = self.occupancy[pool].capacity_gpus
+        return min(healthy, self.powered.get(pool, healthy))
+
+    def share_power(self, site: SiteId) -> None:
+        """Divide a site's power among its pools in service, in proportion to what they draw in full."""
+        pools = [pool for pool, record in self.pools.items() if record.declared.site == site]
+        full_watts = {pool: self._full_watts(pool) for pool in pools}
+        cap_watts, total_watts = self.sites[site].power_limit_kilowatts * 1000, sum(full_watts.values())
+        for pool in pools:
+            self.powered.pop(pool, None)
+            if 0 < cap_watts < total_watts and full_watts[pool]:
+                declared = self.pools[pool].declared
+                watts = self.gpu_models[declared.model].planning_watts
+                self.powered[pool] = cap_watts * full_watts[pool] // total_watts // watts
+            self.share_out(pool)
+
+    def _full_watts(self, pool: PoolId) -> int:
+        record = self.pools[pool]
+        watts = self.gpu_models[record.declared.model].planning_watts
+        return record.declared.gpus * watts if record.stage is Stage.IN_SERVICE else 0
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -90,11 +116,13 @@ class FleetState:
         """Put a job among the waiting ones of its queue."""
         job.waiting_since_ms = at_ms
         insort(self.queues[job.spec.queue].waiting, job.order)
+        self.waiting_jobs += 1
 
     def leave_waiting(self, job: Job) -> None:
         """Take a job from among the waiting ones of its queue."""
         waiting = self.queues[job.spec.queue].waiting
         del waiting[bisect_left(waiting, job.order)]
+        self.waiting_jobs -= 1
 
     def finish(self, job: Job, state: JobState, at_ms: int) -> None:
         """A job reaches its terminal state and leaves."""

@@ -88,15 +88,15 @@ def _books(state: FleetState) -> Iterator[str]:
 
 
 def _capacity(state: FleetState) -> Iterator[str]:
-    """Home and borrowed use fit the healthy GPUs, and what is due adds up to them."""
+    """Home and borrowed use fit the healthy GPUs, and what is due adds up to those that power lets run."""
     for pool, occupancy in state.occupancy.items():
         books = state.books[pool].values()
         used = sum(account.home + account.lent for account in books)
         if used != occupancy.used_gpus or used > occupancy.capacity_gpus:
             yield f"pool {pool}: {used} GPUs charged, {occupancy.used_gpus} used, {occupancy.capacity_gpus} healthy"
         due = sum(account.due for account in books)
-        if due != occupancy.capacity_gpus:
-            yield f"pool {pool}: {due} GPUs due, {occupancy.capacity_gpus} healthy"
+        if due != state.usable_gpus(pool):
+            yield f"pool {pool}: {due} GPUs due, {state.usable_gpus(pool)} healthy and powered"
 
 
 def _queues(state: FleetState) -> Iterator[str]:
@@ -123,6 +123,9 @@ def _waiting(state: FleetState) -> Iterator[str]:
     for queue, record in state.queues.items():
         if record.waiting != sorted(expected[queue]):
             yield f"queue {queue}: its waiting list does not hold its waiting jobs in order"
+    waiting = sum(len(record.waiting) for record in state.queues.values())
+    if waiting != state.waiting_jobs:
+        yield f"{waiting} jobs wait, {state.waiting_jobs} are counted"
     for job_id in state.reservations:
         if job_id not in state.jobs or state.jobs[job_id].state is not JobState.WAITING:
             yield f"reservation for job {job_id}, which is not waiting"

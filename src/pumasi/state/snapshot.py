@@ -80,12 +80,14 @@ def load(body: bytes) -> FleetState:
 
 
 def _rebuild(state: FleetState, image: _Image) -> None:
+    state.waiting_jobs = sum(len(record.waiting) for record in state.queues.values())
     for pool in state.pools:
         state.build_pool(pool)
     for pool, node, node_state, reason in image.nodes:
         state.occupancy[pool].set_node_state(node, node_state)
         state.node_reasons[pool, node] = reason
-        state.share_out(pool)
+    for site in state.sites:
+        state.share_power(site)
 
 
 def _image(state: FleetState) -> _Image:

@@ -89,7 +89,7 @@ class Refused(Struct, frozen=True, gc=False):
 
 
 class Outcome(Struct, kw_only=True):
-    """A simulation that has run. `finished` False: it was stopped before its end; all that it holds is good till `at_ms`.
+    """A simulation that has run. `finished` False: it was stopped before its end, and holds good up to `at_ms`.
 
     `log`: every fact (`log.read(0)`), and the records of the ended jobs. `jobs`: one row per job. `refused`: jobs not
     taken. `state`, `ledger`: of the control plane at the end (`ledger.reclaims` has every reclaim with its promise).

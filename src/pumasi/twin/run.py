@@ -1,0 +1,81 @@
+"""`simulate`: a fleet, its jobs and a scenario in; the log, the books and a row per job out."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from pumasi.adapters.memory_log import MemoryLog
+from pumasi.model.fleet import FleetPlan
+from pumasi.ports.event_log import JobStore
+from pumasi.twin.calendar import Calendar
+from pumasi.twin.faults import Faults
+from pumasi.twin.jobs import TwinJob
+from pumasi.twin.kernel import Kernel
+from pumasi.twin.outcome import Outcome
+from pumasi.twin.scenario import Scenario
+from pumasi.twin.world import World
+
+INSTANTS_BETWEEN_PROGRESS = 512
+
+Progress = Callable[[int], bool]
+
+
+def simulate(
+    plan: FleetPlan,
+    jobs: Sequence[TwinJob],
+    scenario: Scenario,
+    *,
+    log: JobStore | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run a scenario to its end.
+
+    `jobs`: in order of submission. `log`: where the facts go; in memory if none is given. `progress` is told the
+    simulated time every so often, and stops the simulation by answering False.
+
+    :raises CannotSimulate: if the control plane refuses the plan or a change of it.
+    :raises ValueError: if the jobs are not in order.
+    """
+    if any(one.submit_ms > other.submit_ms for one, other in pairwise(jobs)):
+        raise ValueError("the jobs are not in the order of their submission")
+    kernel = Kernel(scenario.start_ms)
+    world = World(kernel, scenario, jobs, log if log is not None else MemoryLog())
+    world.declare(plan, scenario.as_of)
+    world.await_changes()
+    world.await_jobs()
+    return run_world(world, progress)
+
+
+def run_world(world: World, progress: Progress | None = None) -> Outcome:
+    """Let a world go its way until the scenario's horizon, or until no job is left."""
+    Faults(world).begin()
+    Calendar(world).begin()
+    instants, finished = _run(world, progress)
+    world.close_books()
+    return Outcome(
+        log=world.log,
+        jobs=world.table,
+        refused=world.refused,
+        state=world.plane.state,
+        ledger=world.plane.ledger,
+        at_ms=world.kernel.now_ms(),
+        finished=finished,
+        cycles=world.cycles,
+        instants=instants,
+        violations=world.violations,
+    )
+
+
+def _run(world: World, progress: Progress | None) -> tuple[int, bool]:
+    """How many instants passed, and whether the end was reached."""
+    kernel, until_ms = world.kernel, world.scenario.until_ms
+    world.settle()
+    instants = 0
+    while True:
+        next_ms = kernel.next_ms()
+        if next_ms is None or (until_ms and next_ms > until_ms) or (not until_ms and world.is_done):
+            return instants, True
+        kernel.run_instant()
+        world.settle()
+        instants += 1
+        if progress is not None and instants % INSTANTS_BETWEEN_PROGRESS == 0 and not progress(kernel.now_ms()):
+            return instants, False

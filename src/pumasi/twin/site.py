@@ -1,0 +1,169 @@
+"""A simulated site: an agent that speaks the real protocol, and an engine whose runs end when the workload says.
+
+It knows what a site knows: its orders, not the fleet's state. What it has to say waits in `reports` until the control
+plane has it on disk.
+"""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from pumasi.control.commands import SetNodeState
+from pumasi.model.ids import JobId, PoolId, SiteId
+from pumasi.model.jobs import Outcome, Span, StopCause
+from pumasi.protocol.messages import Report, RunEnded, RunKey, RunStarted, StartOrder, StopOrder, SyncResponse
+from pumasi.twin.jobs import TwinJob
+from pumasi.twin.kernel import Kernel, Rank
+
+_ENDS_AS = {
+    StopCause.RECLAIM: Outcome.RECLAIMED,
+    StopCause.CANCEL: Outcome.CANCELLED,
+    StopCause.DRAIN: Outcome.DRAINED,
+    StopCause.TIME_LIMIT: Outcome.TIME_LIMIT,
+}
+
+
+class Work(Struct, gc=False):
+    """A job as the engines of the whole fleet know it; `done_ms`: how much of it is saved."""
+
+    job: TwinJob
+    done_ms: int = 0
+
+
+class Run(Struct, gc=False):
+    """A run the engine has. `ends_ms` and `ends_as`: what will happen to it if nothing else does."""
+
+    key: RunKey
+    work: Work
+    pool: PoolId
+    spans: tuple[Span, ...]
+    began_ms: int
+    ends_ms: int
+    ends_as: Outcome
+    is_gone: bool = False
+
+
+class SimulatedSite:
+    """One site. `is_cut`: no message passes. `is_down`: its agent has crashed; the engine goes on."""
+
+    def __init__(
+        self, name: SiteId, kernel: Kernel, work: Callable[[JobId], Work], wake: Callable[[], None], start_delay_ms: int
+    ) -> None:
+        self.name = name
+        self.by = f"site:{name}"
+        self.is_cut = False
+        self.is_down = False
+        self.after_seq = 0
+        self.reports: list[Report] = []
+        self.node_news: list[SetNodeState] = []
+        self.runs: dict[RunKey, Run] = {}
+        self._kernel = kernel
+        self._work = work
+        self._wake = wake
+        self._start_delay_ms = start_delay_ms
+
+    @property
+    def is_reachable(self) -> bool:
+        """True if messages pass both ways."""
+        return not (self.is_cut or self.is_down)
+
+    @property
+    def has_news(self) -> bool:
+        """True if the control plane is to be told something."""
+        return bool(self.reports or self.node_news)
+
+    def said(self) -> None:
+        """What there was to say is on the control plane's disk."""
+        self.reports.clear()
+        self.node_news.clear()
+
+    # --- the agent ---------------------------------------------------------------------------------------------------
+
+    def obey(self, response: SyncResponse) -> None:
+        """Do what is ordered; a repeat is no news."""
+        self.after_seq = response.seq
+        if response.whole:
+            wanted = {order.run for order in response.starts}
+            for run in [run for key, run in self.runs.items() if key not in wanted]:
+                self._stop_for(run, StopCause.CANCEL, 0)
+        for order in response.starts:
+            self._start(order)
+        for stop in response.stops:
+            self._stop(stop)
+
+    def crash(self) -> None:
+        """The agent forgets what it acted on last; its journal keeps runs and reports."""
+        self.is_down = True
+        self.after_seq = 0
+
+    # --- the engine --------------------------------------------------------------------------------------------------
+
+    def _start(self, order: StartOrder) -> None:
+        key = order.run
+        if key in self.runs:
+            return
+        if order.was_running:
+            self.reports.append(RunEnded(run=key, outcome=Outcome.LOST, detail="the engine has no such run"))
+            return
+        work, now_ms = self._work(key.job), self._kernel.now_ms()
+        began_ms = now_ms + self._start_delay_ms
+        left_ms, limit_ms = work.job.runtime_ms - work.done_ms, order.time_limit_seconds * 1000
+        ends_as = Outcome.COMPLETED if left_ms <= limit_ms else Outcome.TIME_LIMIT
+        ends_ms = began_ms + min(left_ms, limit_ms)
+        run = self.runs[key] = Run(key, work, order.pool, order.spans, began_ms, ends_ms, ends_as)
+        self._kernel.at(ends_ms, Rank.END, self._ends, run)
+        if self._start_delay_ms:
+            self._kernel.at(began_ms, Rank.END, self._began, run)
+        else:
+            self.reports.append(RunStarted(run=key))
+
+    def _began(self, run: Run) -> None:
+        if not run.is_gone:
+            self.reports.append(RunStarted(run=run.key))
+            self._wake()
+
+    def _stop(self, order: StopOrder) -> None:
+        run = self.runs.get(order.run)
+        if run is not None:
+            self._stop_for(run, order.cause, order.kill_in_ms)
+
+    def _stop_for(self, run: Run, cause: StopCause, kill_in_ms: int) -> None:
+        job = run.work.job
+        in_ms = min(kill_in_ms, job.leaves_after_ms) if job.saves_on_notice else kill_in_ms
+        ends_ms = self._kernel.now_ms() + in_ms
+        if ends_ms < run.ends_ms:
+            run.ends_ms, run.ends_as = ends_ms, _ENDS_AS[cause]
+            self._kernel.at(ends_ms, Rank.END, self._ends, run)
+
+    def _ends(self, run: Run) -> None:
+        """Its end, unless it was moved to another moment since."""
+        if run.is_gone or run.ends_ms != self._kernel.now_ms():
+            return
+        completed = run.ends_as is Outcome.COMPLETED
+        if not completed:
+            self._save(run, noticed=run.ends_as is not Outcome.TIME_LIMIT)
+        self._gone(run, RunEnded(run=run.key, outcome=run.ends_as, exit_code=run.work.job.exit_code * completed))
+
+    def _save(self, run: Run, *, noticed: bool) -> None:
+        """What of the work done in this run is not lost with it."""
+        job, worked_ms = run.work.job, max(0, self._kernel.now_ms() - run.began_ms)
+        if not (noticed and job.saves_on_notice):
+            step_ms = job.spec.checkpoint_seconds * 1000
+            worked_ms = worked_ms // step_ms * step_ms if step_ms else 0
+        run.work.done_ms = min(job.runtime_ms, run.work.done_ms + worked_ms)
+
+    def _gone(self, run: Run, report: RunEnded) -> None:
+        run.is_gone = True
+        del self.runs[run.key]
+        self.reports.append(report)
+        self._wake()
+
+    def lose_nodes(self, pool: PoolId, nodes: range, reason: str) -> None:
+        """Nodes fail, and every run that touches them with them."""
+        for run in [run for run in self.runs.values() if run.pool == pool and _touches(run.spans, nodes)]:
+            self._save(run, noticed=False)
+            self._gone(run, RunEnded(run=run.key, outcome=Outcome.NODE_FAILED, detail=reason))
+
+
+def _touches(spans: tuple[Span, ...], nodes: range) -> bool:
+    return any(span.first < nodes.stop and nodes.start < span.first + span.nodes for span in spans)
