@@ -18,7 +18,7 @@ from pumasi.agents.run_book import (
     ended_report,
     unstarted_report,
 )
-from pumasi.model.jobs import Outcome, StopCause
+from pumasi.model.jobs import Outcome, StopCause, span_gpus
 from pumasi.ports.engine import Ending, Found
 from pumasi.protocol.messages import Report, RunEnded, RunKey, RunStarted, StopOrder, SyncResponse
 from pumasi.testing.engine import an_order
@@ -179,7 +179,9 @@ def test_the_decision_table(
     assert [name for name, is_done in done.items() if is_done] == ([] if does == "nothing" else [does])
     assert not actions.unwanted
     # What is acted on is in the journal first.
-    assert all(Ordered(order.run, order.notice_signal) in actions.entries for order in actions.starts)
+    assert all(
+        Ordered(order.run, order.notice_signal, span_gpus(order.spans)) in actions.entries for order in actions.starts
+    )
     assert all(Stopping(order.run, order.cause) in actions.entries for order in actions.stops)
 
 

@@ -22,6 +22,7 @@ from pumasi.agents.journal import Journal
 from pumasi.agents.link import Link
 from pumasi.agents.local_engine import LocalEngine, LocalSettings
 from pumasi.agents.site_agent import SiteAgent, SiteSettings, Superseded
+from pumasi.agents.site_policy import Admission
 from pumasi.agents.spawner import Spawner
 from pumasi.model.ids import SiteId
 from pumasi.ports.engine import Engine
@@ -66,11 +67,15 @@ async def enrol(server: str, data: Path, site: SiteId, token: str) -> Membership
 
 
 async def run_agent(
-    settings: AgentSettings, stopping: asyncio.Event, engine_factory: EngineFactory | None = None
+    settings: AgentSettings,
+    stopping: asyncio.Event,
+    engine_factory: EngineFactory | None = None,
+    admission: Admission | None = None,
 ) -> None:
     """Serve all sites until `stopping` is set.
 
     :param engine_factory: makes a site's engine; processes of this machine if None.
+    :param admission: holds every order against the site's own policy; without it, what the engine can do is allowed.
     :raises NotEnrolled: if a site has no identity here; nothing was served then.
     :raises SiteInUse: if another process serves one of them from the same directory.
     :raises Superseded: when every site has been taken over by another agent.
@@ -84,7 +89,7 @@ async def run_agent(
     with contextlib.ExitStack() as locks:
         for identity in identities:
             locks.enter_context(lock_site(site_directory(settings.data, identity.site)))
-        host = _Host(settings, link, engine_factory or local_engine, stopping)
+        host = _Host(settings, link, engine_factory or local_engine, stopping, admission)
         try:
             served = await asyncio.gather(*(host.serve(identity) for identity in identities))
         finally:
@@ -98,11 +103,17 @@ class _Host:
     """Keeps the agents of all sites going, whatever happens to one of them."""
 
     def __init__(
-        self, settings: AgentSettings, link: Link, engine_factory: EngineFactory, stopping: asyncio.Event
+        self,
+        settings: AgentSettings,
+        link: Link,
+        engine_factory: EngineFactory,
+        stopping: asyncio.Event,
+        admission: Admission | None,
     ) -> None:
         self._settings = settings
         self._link = link
         self._engine_factory = engine_factory
+        self._admission = admission
         self._stopping = stopping
 
     async def serve(self, identity: Identity) -> bool:
@@ -123,4 +134,4 @@ class _Host:
         directory = site_directory(self._settings.data, identity.site)
         engine = self._engine_factory(identity, directory)
         journal = Journal(directory / "journal")
-        return SiteAgent(identity, self._link, engine, journal, self._settings.site_settings)
+        return SiteAgent(identity, self._link, engine, journal, self._settings.site_settings, self._admission)

@@ -15,7 +15,7 @@ from pumasi.agents.run_book import (
     ended_report,
     unstarted_report,
 )
-from pumasi.model.jobs import Outcome, StopCause
+from pumasi.model.jobs import Outcome, StopCause, span_gpus
 from pumasi.ports.engine import Found
 from pumasi.protocol.messages import RunEnded, RunKey, StartOrder, StopOrder, SyncResponse
 
@@ -58,7 +58,10 @@ def _end_unwanted(book: RunBook, response: SyncResponse, actions: Actions) -> No
 
 def _decide_start(book: RunBook, order: StartOrder, stop: StopOrder | None, now_seconds: int, actions: Actions) -> None:
     known = book.get(order.run)
+    ordered = Ordered(order.run, order.notice_signal, span_gpus(order.spans))
     if known is not None and known.phase is not Phase.ORDERED:
+        if known.phase is not Phase.OVER and not known.gpus:  # found at the engine by a memory that was wiped
+            actions.entries.append(ordered)
         if known.phase is Phase.OVER or not order.was_running:
             actions.again.append(order.run)
         if stop is not None:
@@ -70,7 +73,7 @@ def _decide_start(book: RunBook, order: StartOrder, stop: StopOrder | None, now_
     elif stop is not None:
         _decide_stop(known, stop, now_seconds, actions)
     else:
-        actions.entries.append(Ordered(order.run, order.notice_signal))
+        actions.entries.append(ordered)
         actions.starts.append(order)
 
 

@@ -16,6 +16,7 @@ class Ordered(Struct, frozen=True, tag="ordered"):
 
     run: RunKey
     notice_signal: str = "TERM"
+    gpus: int = 0
 
 
 class Began(Struct, frozen=True, tag="began"):
@@ -62,6 +63,7 @@ class KnownRun(Struct, kw_only=True):
     phase: Phase = Phase.ORDERED
     began: bool = False
     notice_signal: str = "TERM"
+    gpus: int = 0
     stop_cause: StopCause | None = None
     ended: RunEnded | None = None
     ended_at_seconds: int = 0
@@ -82,10 +84,10 @@ class RunBook:
     def apply(self, entry: Entry) -> None:
         """Take an entry in. What it says of a run that is over already is no news."""
         match entry:
-            case Ordered(run, notice_signal):
+            case Ordered(run, notice_signal, gpus):
                 known = self._runs.setdefault(run, KnownRun(run=run))
                 if known.phase is not Phase.OVER:
-                    known.notice_signal = notice_signal
+                    known.notice_signal, known.gpus = notice_signal, gpus
             case Began(run):
                 self._begin(run)
             case Stopping(run, cause):
@@ -123,6 +125,10 @@ class RunBook:
     def live(self) -> list[KnownRun]:
         """Runs that are not over."""
         return [known for known in self._runs.values() if known.phase is not Phase.OVER]
+
+    def gpus_in_use(self) -> int:
+        """GPUs of the runs that the engine has."""
+        return sum(known.gpus for known in self._runs.values() if known.phase is Phase.RUNNING)
 
     def tell_again(self, run: RunKey) -> None:
         """The control plane asks for a run whose state it should know: report it once more."""
@@ -170,7 +176,7 @@ class RunBook:
         """The shortest journal that says the same."""
         for known in self._runs.values():
             if known.ended is None:
-                yield Ordered(known.run, known.notice_signal)
+                yield Ordered(known.run, known.notice_signal, known.gpus)
             if known.began:
                 yield Began(known.run)
             if known.stop_cause is not None:

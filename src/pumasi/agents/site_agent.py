@@ -24,7 +24,8 @@ from pumasi.agents.link import Link, LinkRefused, LinkTrouble
 from pumasi.agents.news import News
 from pumasi.agents.reconcile import Actions, after_find, decide
 from pumasi.agents.run_book import Began, Entry, Over, Phase, RunBook, Stopping, Told, ended_report, unstarted_report
-from pumasi.model.jobs import Outcome, StopCause
+from pumasi.agents.site_policy import Admission
+from pumasi.model.jobs import Outcome, StopCause, span_gpus
 from pumasi.ports.engine import Engine, EngineAway, Found, StartAnswer, StartVerdict
 from pumasi.protocol.messages import (
     LogChunk,
@@ -76,9 +77,16 @@ class SiteAgent:
     """Serves one site. Create it and call `run` within one event loop; a thread of its own calls the engine."""
 
     def __init__(
-        self, identity: Identity, link: Link, engine: Engine, journal: Journal, settings: SiteSettings
+        self,
+        identity: Identity,
+        link: Link,
+        engine: Engine,
+        journal: Journal,
+        settings: SiteSettings,
+        admission: Admission | None = None,
     ) -> None:
         self._identity = identity
+        self._admission = admission
         self._link = link
         self._engine = engine
         self._journal = journal
@@ -217,20 +225,38 @@ class SiteAgent:
             self._to_report.set()
 
     async def _start(self, orders: list[StartOrder]) -> None:
-        answers = await self._call(lambda: [self._hand_over(order) for order in orders])
-        entries: list[Entry] = []
-        for order, answer in zip(orders, answers, strict=True):
+        allowed, entries = self._admit(orders)
+        answers = await self._call(lambda: [self._hand_over(order) for order in allowed])
+        for order, answer in zip(allowed, answers, strict=True):
             if answer.verdict is StartVerdict.ACCEPTED:
                 entries.append(Began(order.run))
             elif answer.verdict is StartVerdict.REFUSED:
-                self._log.warning("run refused", run=order.run, problem=answer.detail)
-                refused = RunEnded(run=order.run, outcome=Outcome.NEVER_STARTED, detail=answer.detail)
-                entries.append(Over(refused, int(time.time())))
+                entries.append(self._refused(order, answer.detail))
         await self._record(entries)
         unsure = [answer.detail for answer in answers if answer.verdict is StartVerdict.UNSURE]
         if unsure:
             # The answer is not acted on to its end, so the orders come again; starting twice does no harm.
             raise EngineAway(unsure[0])
+
+    def _admit(self, orders: list[StartOrder]) -> tuple[list[StartOrder], list[Entry]]:
+        """The orders that the site's own policy allows, and what is to be told of the others."""
+        if self._admission is None:
+            return orders, []
+        allowed: list[StartOrder] = []
+        refused: list[Entry] = []
+        in_use = self._book.gpus_in_use()
+        for order in orders:
+            problem = self._admission.refusal(order, in_use)
+            if problem:
+                refused.append(self._refused(order, problem))
+            else:
+                allowed.append(order)
+                in_use += span_gpus(order.spans)
+        return allowed, refused
+
+    def _refused(self, order: StartOrder, problem: str) -> Over:
+        self._log.warning("run refused", run=order.run, problem=problem)
+        return Over(RunEnded(run=order.run, outcome=Outcome.NEVER_STARTED, detail=problem), int(time.time()))
 
     def _hand_over(self, order: StartOrder) -> StartAnswer:
         limit_ms = self._settings.real_ms(order.time_limit_seconds * 1000)

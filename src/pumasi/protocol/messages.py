@@ -56,6 +56,7 @@ class StartOrder(Struct, frozen=True, kw_only=True, gc=False):
     stderr: str
     time_limit_seconds: int
     notice_signal: str
+    data_class: str = "open"
     was_running: bool = False
 
 
