@@ -117,6 +117,13 @@ def test_a_job_that_is_killed_takes_its_escaped_children_along(driver: Driver, t
     assert not lives(int((tmp_path / "strays").read_text()))
 
 
+def ignored_signals(status: str) -> set[int]:
+    """Numbers of the ignored signals in a process' status. The C library keeps 32 and 33 to itself: what `make` starts
+    has one of them ignored, and nobody can change it."""
+    mask = int(status.partition("SigIgn:\t")[2].split(maxsplit=1)[0], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1} - {32, 33}
+
+
 def test_a_job_inherits_nothing_of_the_agent(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_SECRET", "canary")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
@@ -126,7 +133,7 @@ def test_a_job_inherits_nothing_of_the_agent(driver: Driver, tmp_path: Path, mon
     assert "canary" not in output
     assert "LD_LIBRARY_PATH" not in output
     assert "SigBlk:\t0000000000000000" in output
-    assert "SigIgn:\t0000000000000000" in output
+    assert ignored_signals(output) == set()
     assert output.endswith("/dev/null\n")
     # 0, 1, 2 and the descriptor by which ls reads the directory
     assert "\n0\n1\n2\n3\n" in output
