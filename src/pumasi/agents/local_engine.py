@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pwd
 import select
 import shutil
 import signal
@@ -11,8 +10,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pumasi.agents.environment import Place, job_environment, node_file, output_name
-from pumasi.agents.run_directory import ExitRecord, Launch, RunDirectory, StopRequest, processes_of
+from pumasi.agents.layout import Limits, UnixUser, lay_out, signal_number
+from pumasi.agents.run_directory import ExitRecord, RunDirectory, StopRequest, processes_of
+from pumasi.agents.run_store import RunStore
 from pumasi.agents.spawner import Spawner, SpawnerAway, SpawnFailed
 from pumasi.model.ids import SiteId
 from pumasi.model.jobs import StopCause
@@ -21,8 +21,6 @@ from pumasi.protocol.messages import RunKey, StartOrder
 
 _SWEEP_SECONDS = 5.0
 _CLAIM_SECONDS = 0.5
-_PRUNE_SECONDS = 3600.0
-_DAY_SECONDS = 24 * 3600
 
 
 class LocalSettings(Struct, frozen=True, kw_only=True):
@@ -44,19 +42,15 @@ class LocalEngine:
     def __init__(self, settings: LocalSettings, spawner: Spawner) -> None:
         self._settings = settings
         self._spawner = spawner
-        directory = settings.directory.resolve()  # processes are recognised by this path, however it is spelled
-        self._runs, self._ended_runs = directory / "runs", directory / "ended"
-        for each in (self._runs, self._ended_runs):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._store = RunStore(settings.directory, settings.fleet, settings.keep_days)
+        self._runs = self._store.runs
         self._watched: dict[int, RunKey] = {}  # by the pidfd of the supervisor
         self._live: dict[RunKey, int] = {}  # the same, by run
         self._untold: list[Ending] = []
         self._selector = select.epoll()
         self._wake_end, self._wake = os.pipe()
         self._selector.register(self._wake_end, select.EPOLLIN)
-        user = pwd.getpwuid(os.getuid())
-        self._account, self._home = user.pw_name, user.pw_dir
-        self._prune()
+        self._user = UnixUser.of_this_process()
 
     # -- the port
 
@@ -64,8 +58,8 @@ class LocalEngine:
         """As the port says; a fault of the job's own (no such working directory) is told by `poll`, as its end."""
         if order.run in self._live or any(ending.run == order.run for ending in self._untold):
             return StartAnswer(StartVerdict.ACCEPTED)
-        directory = self._directory(order.run)
-        if directory.ending(order.run) or self._kept(order.run).path.exists():
+        directory = self._store.directory(order.run)
+        if self._store.is_over(order.run):
             return StartAnswer(StartVerdict.REFUSED, "this run has ended before")
         try:
             if directory.launch() is None:
@@ -82,7 +76,7 @@ class LocalEngine:
 
     def stop(self, run: RunKey, cause: StopCause, signal: str, kill_in_ms: int) -> bool:  # the port's names
         """As the port says."""
-        directory = self._directory(run)
+        directory = self._store.directory(run)
         if run not in self._live:
             return directory.ending(run) is not None
         request = StopRequest(cause=cause, signal=signal_number(signal), kill_in_ms=kill_in_ms)
@@ -109,27 +103,19 @@ class LocalEngine:
     def find(self) -> tuple[Found, ...]:
         """As the port says. Processes that carry our mark but have no supervisor any more are ended."""
         self._await_claims()
-        runs = [found for path in sorted(self._runs.iterdir()) if (found := self._look(RunDirectory(path)))]
-        kept = {self._directory(found.run).path.name for found in runs if found.ending is None}
+        runs = [found for directory in self._store.all() if (found := self._look(directory))]
+        kept = {self._store.directory(found.run).path.name for found in runs if found.ending is None}
         strays = {name for name in processes_of(self._runs).values() if name not in kept}
         self._end_marked(strays)
         return tuple(runs)
 
     def read_output(self, run: RunKey, stream: str, offset: int, limit: int) -> Output:
         """As the port says."""
-        for directory in (self._directory(run), self._kept(run)):
-            if directory.path.exists():
-                return directory.read_output(stream, offset, limit)
-        return Output(complete=True, problem="this site keeps no output of the run")
+        return self._store.read_output(run, stream, offset, limit)
 
     def forget(self, run: RunKey) -> None:
         """As the port says: what was written stays among the ended runs."""
-        directory, kept = self._directory(run), self._kept(run)
-        if directory.path.exists() and not kept.path.exists():
-            directory.strip()
-            directory.path.rename(kept.path)
-        if time.monotonic() > self._prune_at:
-            self._prune()
+        self._store.forget(run)
 
     def news_descriptor(self) -> int | None:
         """The descriptor that watches all supervisors at once."""
@@ -145,32 +131,19 @@ class LocalEngine:
     # -- starting
 
     def _lay_out(self, directory: RunDirectory, order: StartOrder, time_limit_ms: int, grace_ms: int) -> None:
-        path = str(directory.path)
-        working_directory = order.working_directory or f"{path}/work"
-        place = Place(
+        lay_out(
+            directory,
+            order,
             site=self._settings.site,
-            tag=order.run.tag(self._settings.fleet),
-            account=self._account,
-            home=self._home,
-            directory=path,
-            working_directory=working_directory,
+            fleet=self._settings.fleet,
+            user=self._user,
+            limits=Limits(
+                time_limit_ms=time_limit_ms,
+                grace_ms=grace_ms,
+                output_limit_bytes=self._settings.output_limit_bytes,
+                output_check_ms=self._settings.output_check_ms,
+            ),
         )
-        stdout = output_name(order.stdout, order) or f"{path}/stdout"
-        # As in Slurm, a job that names one file for its output gets its errors there too.
-        stderr = output_name(order.stderr, order) or (stdout if order.stdout else f"{path}/stderr")
-        launch = Launch(
-            run=order.run,
-            arguments=_command(f"{path}/script", order.script),
-            environment=job_environment(order, place),
-            working_directory=working_directory,
-            stdout=stdout,
-            stderr=stderr,
-            output_limit_bytes=self._settings.output_limit_bytes,
-            output_check_ms=self._settings.output_check_ms,
-            time_limit_ms=time_limit_ms,
-            grace_ms=grace_ms,
-        )
-        directory.create(launch, order.script, node_file(order))
 
     def _spawn(self, directory: RunDirectory) -> int:
         try:
@@ -202,7 +175,7 @@ class LocalEngine:
 
     def _watch_other_keeper(self, run: RunKey) -> bool:
         """True if the supervisor that went only came second, and the first is there: that one is watched now."""
-        directory = self._directory(run)
+        directory = self._store.directory(run)
         keeper = directory.keeper()
         if directory.ending(run) is not None or keeper is None or not keeper.lives():
             return False
@@ -219,7 +192,7 @@ class LocalEngine:
 
     def _ending(self, run: RunKey) -> Ending:
         """How a run ended whose supervisor has gone. Without a record nobody knows; whatever is left of it goes too."""
-        directory = self._directory(run)
+        directory = self._store.directory(run)
         if directory.path.exists():
             directory.claim_for_nobody()
         ending = directory.ending(run)
@@ -252,7 +225,7 @@ class LocalEngine:
     def _await_claims(self) -> None:
         """Supervisors forked a moment ago, perhaps for an agent that died since, get the time to claim their runs."""
         give_up_at = time.monotonic() + _CLAIM_SECONDS
-        directories = [RunDirectory(path) for path in self._runs.iterdir()]
+        directories = list(self._store.all())
         while any((each.path / "launch").exists() and each.keeper() is None for each in directories):
             if time.monotonic() > give_up_at:
                 return
@@ -275,32 +248,3 @@ class LocalEngine:
         if keeper is not None and keeper.lives() and self._watch(run, keeper.pid):
             return Found(run)
         return Found(run, self._ending(run))
-
-    # -- directories
-
-    def _directory(self, run: RunKey) -> RunDirectory:
-        return RunDirectory(self._runs / run.tag(self._settings.fleet))
-
-    def _kept(self, run: RunKey) -> RunDirectory:
-        return RunDirectory(self._ended_runs / run.tag(self._settings.fleet))
-
-    def _prune(self) -> None:
-        self._prune_at = time.monotonic() + _PRUNE_SECONDS
-        oldest = time.time() - self._settings.keep_days * _DAY_SECONDS
-        for path in self._ended_runs.iterdir():
-            if path.stat().st_mtime < oldest:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def signal_number(name: str) -> int:
-    """The number of a signal such as "TERM", "SIGUSR1" or "10"; SIGTERM for what is none.
-
-    A notice that cannot be understood must still be a notice.
-    """
-    if name.isascii() and name.isdigit():
-        return int(name) if int(name) in set(signal.valid_signals()) else signal.SIGTERM
-    return getattr(signal.Signals, f"SIG{name.upper().removeprefix('SIG')}", signal.SIGTERM)
-
-
-def _command(path: str, script: str) -> tuple[str, ...]:
-    return (path,) if script.startswith("#!") else ("/bin/sh", path)

@@ -10,6 +10,7 @@ from pumasi.agents.run_book import (
     Ordered,
     Over,
     Phase,
+    Queued,
     RunBook,
     Stopping,
     ended_report,
@@ -99,12 +100,12 @@ def after_find(book: RunBook, found: Iterable[Found], now_seconds: int) -> list[
         known = book.get(each.run)
         if known is None:
             entries.append(Ordered(each.run))
-        if known is None or known.phase is Phase.ORDERED:
-            entries.append(Began(each.run))
+        if known is None or known.phase in (Phase.ORDERED, Phase.QUEUED):
+            entries.append(Began(each.run) if each.started else Queued(each.run))
         if each.ending is not None and (known is None or known.phase is not Phase.OVER):
             entries.append(Over(ended_report(each.ending), now_seconds))
     for known in book.live():
-        if known.phase is Phase.RUNNING and known.run not in by_run:
+        if known.phase is not Phase.ORDERED and known.run not in by_run:
             lost = RunEnded(run=known.run, outcome=Outcome.LOST, detail="the engine has no trace of the run")
             entries.append(Over(lost, now_seconds))
     return entries

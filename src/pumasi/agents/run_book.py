@@ -19,8 +19,14 @@ class Ordered(Struct, frozen=True, tag="ordered"):
     gpus: int = 0
 
 
+class Queued(Struct, frozen=True, tag="queued"):
+    """The engine has it and will start it."""
+
+    run: RunKey
+
+
 class Began(Struct, frozen=True, tag="began"):
-    """The engine has it."""
+    """The engine runs it."""
 
     run: RunKey
 
@@ -45,19 +51,20 @@ class Told(Struct, frozen=True, tag="told"):
     run: RunKey
 
 
-Entry: TypeAlias = Ordered | Began | Stopping | Over | Told
+Entry: TypeAlias = Ordered | Queued | Began | Stopping | Over | Told
 
 
 class Phase(StrEnum):
     """How far a run has come, as the agent sees it."""
 
     ORDERED = "ordered"
+    QUEUED = "queued"
     RUNNING = "running"
     OVER = "over"
 
 
 class KnownRun(Struct, kw_only=True):
-    """A line of the book. `began`: the engine has had it. `start_told`, `end_told`: the control plane knows it."""
+    """A line of the book. `began`: the engine has run it. `start_told`, `end_told`: the control plane knows it."""
 
     run: RunKey
     phase: Phase = Phase.ORDERED
@@ -88,6 +95,10 @@ class RunBook:
                 known = self._runs.setdefault(run, KnownRun(run=run))
                 if known.phase is not Phase.OVER:
                     known.notice_signal, known.gpus = notice_signal, gpus
+            case Queued(run):
+                known = self._runs.setdefault(run, KnownRun(run=run))
+                if known.phase is Phase.ORDERED:
+                    known.phase = Phase.QUEUED
             case Began(run):
                 self._begin(run)
             case Stopping(run, cause):
@@ -101,7 +112,7 @@ class RunBook:
 
     def _begin(self, run: RunKey) -> None:
         known = self._runs.setdefault(run, KnownRun(run=run))
-        if known.phase is Phase.ORDERED:
+        if known.phase in (Phase.ORDERED, Phase.QUEUED):
             known.phase, known.began = Phase.RUNNING, True
             self._to_tell[run] = None
 
@@ -128,7 +139,7 @@ class RunBook:
 
     def gpus_in_use(self) -> int:
         """GPUs of the runs that the engine has."""
-        return sum(known.gpus for known in self._runs.values() if known.phase is Phase.RUNNING)
+        return sum(known.gpus for known in self._runs.values() if known.phase in (Phase.QUEUED, Phase.RUNNING))
 
     def tell_again(self, run: RunKey) -> None:
         """The control plane asks for a run whose state it should know: report it once more."""
@@ -177,6 +188,8 @@ class RunBook:
         for known in self._runs.values():
             if known.ended is None:
                 yield Ordered(known.run, known.notice_signal, known.gpus)
+            if known.phase is Phase.QUEUED:
+                yield Queued(known.run)
             if known.began:
                 yield Began(known.run)
             if known.stop_cause is not None:
@@ -195,19 +208,15 @@ def _reports_of(known: KnownRun) -> Iterator[Report]:
 
 
 _DETAIL_CHARACTERS = 500
-_STOPPED: dict[StopCause, Outcome] = {
-    StopCause.CANCEL: Outcome.CANCELLED,
-    StopCause.RECLAIM: Outcome.RECLAIMED,
-    StopCause.TIME_LIMIT: Outcome.TIME_LIMIT,
-    StopCause.DRAIN: Outcome.DRAINED,
-}
 
 
 def ended_report(ending: Ending) -> RunEnded:
     """What the control plane is told of an ending. A run told to stop ended for that reason, however it went."""
     if not ending.known:
         return RunEnded(run=ending.run, outcome=Outcome.LOST, detail=ending.detail)
-    outcome = Outcome.COMPLETED if ending.stopped_for is None else _STOPPED[ending.stopped_for]
+    outcome = ending.outcome or Outcome.COMPLETED
+    if ending.stopped_for is not None:
+        outcome = OUTCOME_OF_STOP[ending.stopped_for]
     return RunEnded(
         run=ending.run,
         outcome=outcome,
@@ -219,4 +228,4 @@ def ended_report(ending: Ending) -> RunEnded:
 
 def unstarted_report(run: RunKey, cause: StopCause) -> RunEnded:
     """What the control plane is told of a run it wants stopped and of which there is nothing."""
-    return RunEnded(run=run, outcome=_STOPPED[cause], detail="there was nothing of it to stop")
+    return RunEnded(run=run, outcome=OUTCOME_OF_STOP[cause], detail="there was nothing of it to stop")

@@ -11,13 +11,18 @@ import msgspec
 from msgspec import Struct
 
 from pumasi.agents.supervisor import process_start
-from pumasi.model.jobs import StopCause
+from pumasi.model.jobs import Outcome, StopCause
 from pumasi.ports.engine import Ending, Output
 from pumasi.protocol.messages import RunKey
 
 
 class Launch(Struct, frozen=True, kw_only=True):
-    """The record `launch`: all a supervisor needs. Durations are milliseconds of real time."""
+    """The record `launch`: all a supervisor needs. Durations are milliseconds of real time.
+
+    `inherited`: variables that the job takes from what is around its supervisor; a name that ends in `_` stands for all
+    that begin so, and one after a `-` is left out. `engine_kill_ms`: how long the job may take to end when the engine
+    itself tells the supervisor to.
+    """
 
     run: RunKey
     arguments: tuple[str, ...]
@@ -29,6 +34,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     output_check_ms: int
     time_limit_ms: int
     grace_ms: int
+    inherited: tuple[str, ...] = ()
+    engine_kill_ms: int = 0
 
 
 class StopRequest(Struct, frozen=True, kw_only=True):
@@ -40,25 +47,35 @@ class StopRequest(Struct, frozen=True, kw_only=True):
 
 
 class ExitRecord(Struct, frozen=True, kw_only=True):
-    """The record `exit`. `cause`: why it was told to stop, empty if it was not."""
+    """The record `exit`. `cause`: why it was told to stop, empty if it was not.
+
+    `by_engine`: it ended because the engine itself told its supervisor to end it.
+    """
 
     exit_code: int = 0
     signal: int = 0
     cause: str = ""
     known: bool = True
     detail: str = ""
+    by_engine: bool = False
+    outcome: Outcome | None = None
 
     def ending(self, run: RunKey) -> Ending:
         """The same as the agent's port says it."""
         stopped_for = StopCause(self.cause) if self.cause else None
-        return Ending(run, self.exit_code, self.signal, stopped_for, self.known, self.detail)
+        return Ending(run, self.exit_code, self.signal, stopped_for, self.known, self.detail, self.outcome)
 
 
 class Keeper(Struct, frozen=True):
-    """The record `supervisor`: a process, named for ever by pid and start."""
+    """The record `supervisor`: a process, named for ever by pid and start on its host.
+
+    `engine_id`: what the engine calls the job it was started as, if there is one. Pid 0: it is claimed for nobody.
+    """
 
     pid: int
     start: int
+    host: str = ""
+    engine_id: str = ""
 
     def lives(self) -> bool:
         """True if that very process is there and not a zombie."""
@@ -120,8 +137,13 @@ class RunDirectory(NamedTuple):
 
     def ending(self, run: RunKey) -> Ending | None:
         """How it ended, if the record is there."""
+        record = self.exit_record()
+        return None if record is None else record.ending(run)
+
+    def exit_record(self) -> ExitRecord | None:
+        """The record `exit`, if it is there."""
         raw = self._read("exit")
-        return None if raw is None else msgspec.json.decode(raw, type=ExitRecord).ending(run)
+        return None if raw is None else msgspec.json.decode(raw, type=ExitRecord)
 
     def strip(self) -> None:
         """Drop what only a live run needs, the environment with its secrets among it."""

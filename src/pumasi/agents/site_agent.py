@@ -23,13 +23,25 @@ from pumasi.agents.journal import Journal
 from pumasi.agents.link import Link, LinkRefused, LinkTrouble
 from pumasi.agents.news import News
 from pumasi.agents.reconcile import Actions, after_find, decide
-from pumasi.agents.run_book import Began, Entry, Over, Phase, RunBook, Stopping, Told, ended_report, unstarted_report
+from pumasi.agents.run_book import (
+    Began,
+    Entry,
+    Over,
+    Phase,
+    Queued,
+    RunBook,
+    Stopping,
+    Told,
+    ended_report,
+    unstarted_report,
+)
 from pumasi.agents.site_policy import Admission
 from pumasi.model.jobs import Outcome, StopCause, span_gpus
 from pumasi.ports.engine import Engine, EngineAway, Found, StartAnswer, StartVerdict
 from pumasi.protocol.messages import (
     LogChunk,
     LogRequest,
+    NodeHealth,
     RunEnded,
     RunKey,
     StartOrder,
@@ -101,6 +113,7 @@ class SiteAgent:
         self._changed = asyncio.Event()
         self._after_seq = 0
         self._chunks: list[LogChunk] = []
+        self._nodes: NodeHealth | None = None  # what the control plane has not been told
         self._answered: deque[str] = deque(maxlen=_ANSWERED_REMEMBERED)
 
     async def run(self, stopping: asyncio.Event, end_runs: bool = False) -> None:
@@ -230,6 +243,8 @@ class SiteAgent:
         for order, answer in zip(allowed, answers, strict=True):
             if answer.verdict is StartVerdict.ACCEPTED:
                 entries.append(Began(order.run))
+            elif answer.verdict is StartVerdict.QUEUED:
+                entries.append(Queued(order.run))
             elif answer.verdict is StartVerdict.REFUSED:
                 entries.append(self._refused(order, answer.detail))
         await self._record(entries)
@@ -307,9 +322,13 @@ class SiteAgent:
             await self._news.wait()
             try:
                 polled = await self._call(self._engine.poll)
+                unrecorded += [Began(run) for run in polled.started]
                 unrecorded += [Over(ended_report(ending), int(time.time())) for ending in polled.ended]
                 await self._record(unrecorded)
                 unrecorded = []
+                if polled.nodes is not None:
+                    self._nodes = polled.nodes
+                    self._to_report.set()
             except (EngineAway, OSError) as error:
                 self._log.warning("engine or disk away", problem=str(error))
                 await asyncio.sleep(self._settings.ask_seconds)
@@ -328,13 +347,15 @@ class SiteAgent:
     async def _report_once(self, backoff: Backoff) -> bool:
         """Report what there is; False if there was nothing."""
         reports = tuple(self._book.untold(_REPORTS_PER_CALL))
-        chunks = tuple(self._chunks[:_LOG_PIECES_PER_CALL])
-        if not reports and not chunks:
+        chunks, nodes = tuple(self._chunks[:_LOG_PIECES_PER_CALL]), self._nodes
+        if not reports and not chunks and nodes is None:
             return False
-        request = SyncRequest(after_seq=self._after_seq, reports=reports, log_chunks=chunks)
+        request = SyncRequest(after_seq=self._after_seq, reports=reports, nodes=nodes, log_chunks=chunks)
         response = await self._exchange(request, backoff)
         if response is None:
             return True
+        if self._nodes is nodes:
+            self._nodes = None
         del self._chunks[: len(chunks)]
         told = self._book.acknowledged(reports)
         await self._act(request, response, backoff)

@@ -1,10 +1,13 @@
-"""Starts runs for the local engine and stays with each to its end. Runs as a program of its own; stdlib only.
+"""Starts runs and stays with each to its end. Runs as a program of its own; stdlib only.
 
-The program is a small process that the agent starts once. For each run directory it is told of, it forks a
-supervisor, which starts the job and outlives the agent: it keeps the time limit, gives notice and kills, ends whatever
-the job leaves behind, and writes the exit record. So a run's end is known although nobody watched. The supervisor
-adopts all orphans of its job (it is their "subreaper"), so nothing a job starts can slip away, whatever session or
-environment it gives itself.
+For the local engine the program is a small process that the agent starts once. For each run directory it is told of, it
+forks a supervisor, which starts the job and outlives the agent: it keeps the time limit, gives notice and kills, ends
+whatever the job leaves behind, and writes the exit record. So a run's end is known although nobody watched. The
+supervisor adopts all orphans of its job (it is their "subreaper"), so nothing a job starts can slip away, whatever
+session or environment it gives itself.
+
+For an engine with machines of its own (Slurm), the program is told one run directory, which all of them see, and is the
+supervisor itself, wherever and however often the engine starts it: only the first to claim the run goes on.
 
 In a run directory: `launch` (what to run), `supervisor` (who keeps it: made once, so a run is started once), `outputs`
 (the files the job writes to), `stop` (the agent's order to stop), `exit` (how it ended; written last).
@@ -24,7 +27,7 @@ from typing import Any, NoReturn
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP_SIGNAL = signal.SIGUSR1
 _HELD = frozenset({signal.SIGCHLD, _STOP_SIGNAL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-_WAITED_FOR = frozenset({signal.SIGCHLD, _STOP_SIGNAL})
+_ENGINE_STOP_SIGNAL = signal.SIGTERM  # what an engine sends that ends the job itself
 _COPY_BYTES = 1 << 20
 _KILL_AGAIN_SECONDS = 0.2
 _REQUEST_BYTES = 8192
@@ -67,27 +70,52 @@ def _supervise(directory: str) -> None:
         os.dup2(null, standard)
         os.set_inheritable(standard, True)  # dup2 leaves a descriptor as it is where it already stands
     os.umask(0o077)
-    if not _claim(directory):
-        return
+    if claim(directory):
+        _keep(directory, {signal.SIGCHLD, _STOP_SIGNAL})
+
+
+def serve_engine(directory: str, engine_id: str, restarts: str) -> int:
+    """Be the supervisor of a run, as the batch script of an engine's job; returns what the job is to exit with.
+
+    A job that the engine starts again by itself is not ours to run: what becomes of the run is the control plane's
+    decision, and it would be another attempt.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    os.umask(0o077)
+    if restarts not in ("", "0") or not claim(directory, engine_id):
+        return 0
+    ending = _keep(directory, {signal.SIGCHLD, _STOP_SIGNAL, _ENGINE_STOP_SIGNAL})
+    number = int(ending.get("signal", 0))
+    return 128 + number if number else int(ending.get("exit_code", 1))
+
+
+def _keep(directory: str, waited_for: "set[signal.Signals]") -> Record:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        ending = Supervisor(directory, _read(directory, "launch")).run()
+        ending = Supervisor(directory, _read(directory, "launch"), waited_for).run()
     except Exception as error:  # noqa: BLE001  (whatever it is, it is recorded: the run is over)
         _end_children()
         ending = {"known": False, "detail": f"the supervisor failed: {error!r}"}
-    _write(directory, "exit", ending, durable=True)
+    if not os.path.exists(f"{directory}/exit"):  # else it was given up, and that has been told
+        _write(directory, "exit", ending, durable=True)
+    return ending
 
 
-def _claim(directory: str) -> bool:
-    """True for the first supervisor of a run; there is never a second."""
-    record = {"pid": os.getpid(), "start": process_start(os.getpid())}
-    draft = f"{directory}/supervisor.{os.getpid()}"
-    with open(draft, "w", encoding="utf-8") as file:
-        json.dump(record, file)
+def claim(directory: str, engine_id: str = "") -> bool:
+    """True for the first supervisor of a run; there is never a second. False too if the run's directory is gone."""
+    pid, host = os.getpid(), os.uname().nodename
+    record = {"pid": pid, "start": process_start(pid), "host": host, "engine_id": engine_id}
+    draft = f"{directory}/supervisor.{host}.{pid}"
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            json.dump(record, file)
+    except FileNotFoundError:
+        return False
     try:
         os.link(draft, f"{directory}/supervisor")
     except FileExistsError:
-        return False
+        # Over a network the first request may have been carried out and only its answer lost: then there are two names.
+        return os.stat(draft).st_nlink > 1
     finally:
         os.unlink(draft)
     return True
@@ -104,10 +132,12 @@ class CannotStart(Exception):
 class Supervisor:
     """One run, from start to end. `launch`: the record the engine wrote; its durations are milliseconds."""
 
-    def __init__(self, directory: str, launch: Record) -> None:
+    def __init__(self, directory: str, launch: Record, waited_for: "set[signal.Signals]") -> None:
         self._directory = directory
         self._launch = launch
+        self._waited_for = waited_for
         self._cause = ""
+        self._by_engine = False
         self._time_limit_at = _in(launch["time_limit_ms"])
         self._kill_at = _FOREVER
         self._check_outputs_at = _in(launch["output_check_ms"])
@@ -131,6 +161,7 @@ class Supervisor:
             "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             "cause": self._cause,
+            "by_engine": self._by_engine,
         }
 
     def _failed(self, problem: CannotStart) -> Record:
@@ -214,9 +245,11 @@ class Supervisor:
             now = time.monotonic()
             self._act(now)
             wake_at = min(self._time_limit_at, self._kill_at, self._check_outputs_at)
-            arrived = signal.sigtimedwait(_WAITED_FOR, max(0.0, wake_at - now))
+            arrived = signal.sigtimedwait(self._waited_for, max(0.0, wake_at - now))
             if arrived is not None and arrived.si_signo == _STOP_SIGNAL:
                 self._heed_order()
+            if arrived is not None and arrived.si_signo == _ENGINE_STOP_SIGNAL:
+                self._heed_engine()
 
     def _bury(self) -> int | None:
         while True:
@@ -235,9 +268,24 @@ class Supervisor:
             self._kill_at = now + _KILL_AGAIN_SECONDS
         if now >= self._check_outputs_at:
             self._check_outputs_at = _in(self._launch["output_check_ms"])
+            self._show_life()
             for path in self._flooded_outputs():
                 os.truncate(path, 0)
                 self._note_cut(path)
+
+    def _show_life(self) -> None:
+        """An agent on another machine sees that the run lives, and can order its end when no signal gets through."""
+        with contextlib.suppress(OSError):
+            os.utime(f"{self._directory}/supervisor")
+        self._heed_order()
+        if os.path.exists(f"{self._directory}/exit") or not os.path.exists(self._directory):
+            self._kill_at = 0.0  # the run has been given up: somebody else may have its place
+
+    def _heed_engine(self) -> None:
+        """The engine ends the job, and will kill everything, this process too, a moment later: be done before."""
+        self._by_engine = self._by_engine or not self._cause
+        self._kill_at = min(self._kill_at, _in(self._launch["engine_kill_ms"]))
+        self._signal(signal.SIGTERM)
 
     def _heed_order(self) -> None:
         try:
@@ -282,13 +330,23 @@ def _become_job(launch: Record, stdout: int, stderr: int, failure: int) -> NoRet
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         arguments = launch["arguments"]
-        os.execve(arguments[0], arguments, launch["environment"])  # noqa: S606  (a user's job, and no shell of ours)
+        environment = {**launch["environment"], **_inherited(launch["inherited"])}
+        os.execve(arguments[0], arguments, environment)  # noqa: S606  (a user's job, and no shell of ours)
     except OSError as error:
         os.write(failure, b"%d" % (error.errno or 1))
     except ValueError:
         os.write(failure, b"22")  # EINVAL
     finally:
         os._exit(127)
+
+
+def _inherited(names: "list[str]") -> "dict[str, str]":
+    beginnings = tuple(name for name in names if name.endswith("_"))
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if (name in names or name.startswith(beginnings)) and f"-{name}" not in names
+    }
 
 
 def _end_children() -> None:
@@ -366,4 +424,8 @@ def _write(directory: str, name: str, record: Record, durable: bool = False) -> 
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(
+            serve_engine(sys.argv[1], os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", ""))
+        )
     serve(sys.stdin.fileno())

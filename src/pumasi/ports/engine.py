@@ -7,8 +7,8 @@ now it does not guess: it raises `EngineAway`, and the agent asks again. Duratio
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from pumasi.model.jobs import StopCause
-from pumasi.protocol.messages import RunKey, StartOrder
+from pumasi.model.jobs import Outcome, StopCause
+from pumasi.protocol.messages import NodeHealth, RunKey, StartOrder
 
 
 class EngineAway(Exception):
@@ -18,7 +18,8 @@ class EngineAway(Exception):
 class StartVerdict(StrEnum):
     """What came of an order to start."""
 
-    ACCEPTED = "accepted"
+    ACCEPTED = "accepted"  # it runs
+    QUEUED = "queued"  # the engine has it and will start it; `poll` tells when
     REFUSED = "refused"  # it will not run, and nothing of it is there
     UNSURE = "unsure"  # it may be there or not; `find` will tell, and starting it again does no harm
 
@@ -33,7 +34,8 @@ class StartAnswer(NamedTuple):
 class Ending(NamedTuple):
     """How a run ended; nothing of it is left. `stopped_for`: the reason it was told to stop, None if it went by itself.
 
-    `known` False: it is gone, and nobody can say how. `exit_code` and `signal` are 0 then.
+    `known` False: it is gone, and nobody can say how. `exit_code` and `signal` are 0 then. `outcome`: what an engine
+    knows that the rest cannot say: NODE_FAILED, or NEVER_STARTED of a run that was queued and not one instruction ran.
     """
 
     run: RunKey
@@ -42,19 +44,26 @@ class Ending(NamedTuple):
     stopped_for: StopCause | None = None
     known: bool = True
     detail: str = ""
+    outcome: Outcome | None = None
 
 
 class Found(NamedTuple):
-    """A run of ours that the engine has: live, or over if there is an `ending`."""
+    """A run of ours that the engine has: over if there is an `ending`, else live, or still queued if not `started`."""
 
     run: RunKey
     ending: Ending | None = None
+    started: bool = True
 
 
 class Polled(NamedTuple):
-    """Runs that have ended since the last call, each told once."""
+    """Queued runs that have started and runs that have ended since the last call, each told once.
+
+    `nodes`: how the site's nodes are, if the engine knows and there is something to say.
+    """
 
     ended: tuple[Ending, ...] = ()
+    started: tuple[RunKey, ...] = ()
+    nodes: NodeHealth | None = None
 
 
 class Output(NamedTuple):
@@ -84,7 +93,7 @@ class Engine(Protocol):
         ...
 
     def poll(self) -> Polled:
-        """What has ended.
+        """What has started and what has ended.
 
         :raises EngineAway: if it cannot be said.
         """

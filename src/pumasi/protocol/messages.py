@@ -7,6 +7,7 @@ acknowledged again. Times cross the wire as durations, so that clocks need not a
 
 from msgspec import Struct
 
+from pumasi.events.facts import NodeState
 from pumasi.model.ids import JobId, PoolId, PrincipalId, SiteId
 from pumasi.model.jobs import Outcome, Span, StopCause
 
@@ -107,11 +108,32 @@ class RunEnded(Struct, frozen=True, kw_only=True, tag=True, gc=False):
 Report = RunStarted | RunEnded
 
 
+class NodeReport(Struct, frozen=True, kw_only=True, gc=False):
+    """`nodes` neighbouring nodes of a pool, from index `first`, that the site keeps from work, and why."""
+
+    pool: PoolId
+    first: int
+    nodes: int
+    state: NodeState
+    reason: str = ""
+
+
+class NodeHealth(Struct, frozen=True, kw_only=True, gc=False):
+    """How the site's nodes are: all nodes of `pools` are up but those in `ailing`. All of it, not what has changed."""
+
+    pools: tuple[PoolId, ...]
+    ailing: tuple[NodeReport, ...] = ()
+
+
 class SyncRequest(Struct, frozen=True, kw_only=True, gc=False):
-    """What happened since the last sync. `after_seq`: the last `SyncResponse.seq` acted on; 0 asks for everything."""
+    """What happened since the last sync. `after_seq`: the last `SyncResponse.seq` acted on; 0 asks for everything.
+
+    `nodes`: None if there is nothing new to say of them.
+    """
 
     after_seq: int
     reports: tuple[Report, ...] = ()
+    nodes: NodeHealth | None = None
     log_chunks: tuple[LogChunk, ...] = ()
     wait_seconds: int = 0
 
