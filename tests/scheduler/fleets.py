@@ -100,6 +100,7 @@ def steps(*, faults: bool = True) -> st.SearchStrategy[Step]:
     """Something that happens; without `faults`, nodes, sites and contracts stay as they are."""
     nodes = st.tuples(st.just("node"), st.integers(0, 20), st.sampled_from(tuple(NodeState)))
     sites = st.tuples(st.just("site"), st.integers(0, 20))
+    power = st.tuples(st.just("power"), st.integers(0, 20), st.sampled_from((0, 1, 20, 60)))
     return st.one_of(
         jobs().map(lambda step: (*step, "tick")),
         jobs().map(lambda step: (*step, "tick")),
@@ -109,7 +110,7 @@ def steps(*, faults: bool = True) -> st.SearchStrategy[Step]:
         st.tuples(st.just("wait"), st.sampled_from((1, 60, 300))),
         st.tuples(st.just("end"), st.integers(0, 20)),
         st.tuples(st.just("cancel"), st.integers(0, 20)),
-        *([nodes, sites, owners().map(lambda some: ("contracts", some))] if faults else []),
+        *([nodes, sites, power, owners().map(lambda some: ("contracts", some))] if faults else []),
     )
 
 
@@ -144,7 +145,7 @@ def can_stop(job: Job, how: str) -> bool:
 
 
 def change_fleet(harness: Harness, step: Step) -> None:
-    """A node fails or is mended, a site is lost or found, or all contracts change."""
+    """A node fails or is mended, a site is lost or found, its power is cut, or all contracts change."""
     match step:
         case ("node", which, state):
             pool_id = list(harness.state.pools)[which % len(harness.state.pools)]
@@ -153,6 +154,8 @@ def change_fleet(harness: Harness, step: Step) -> None:
             site = list(harness.state.sites)[which % len(harness.state.sites)]
             is_silent = harness.state.sites[site].link is LinkState.SILENT
             harness.record((SiteConnected if is_silent else SiteSilent)(at_ms=harness.now_ms, site=site))
+        case ("power", which, kilowatts):
+            harness.set_power(list(harness.state.sites)[which % len(harness.state.sites)], kilowatts, 60)
         case ("contracts", some):
             for owner in some:
                 harness.record(OwnerDeclared(at_ms=harness.now_ms, owner=owner))

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from pumasi.model.jobs import Outcome, StopCause
+from pumasi.model.jobs import OUTCOME_OF_STOP, Outcome, StopCause
 from pumasi.ports.engine import Ending
 from pumasi.protocol.messages import Report, RunEnded, RunKey, RunStarted
 

@@ -97,6 +97,8 @@ _AFTER: dict[Outcome, tuple[JobState, JobState]] = {
     Outcome.CANCELLED: (JobState.CANCELLED, JobState.CANCELLED),
     Outcome.RECLAIMED: (JobState.WAITING, JobState.CANCELLED),
     Outcome.DRAINED: (JobState.WAITING, JobState.CANCELLED),
+    Outcome.PREEMPTED: (JobState.WAITING, JobState.CANCELLED),
+    Outcome.POWER_CUT: (JobState.WAITING, JobState.CANCELLED),
     Outcome.NODE_FAILED: (JobState.WAITING, JobState.FAILED),
     Outcome.NEVER_STARTED: (JobState.WAITING, JobState.FAILED),
     Outcome.LOST: (JobState.WAITING, JobState.UNKNOWN_OUTCOME),

@@ -116,6 +116,14 @@ class SiteSilent(Fact, frozen=True, kw_only=True):
     site: SiteId
 
 
+class PowerCapSet(Fact, frozen=True, kw_only=True):
+    """A site may draw so many kilowatts from now on (0: what its plan says), and must be down to it by `due_ms`."""
+
+    site: SiteId
+    kilowatts: int
+    due_ms: int
+
+
 class NodeChanged(Fact, frozen=True, kw_only=True):
     """A node was drained, resumed, lost or repaired."""
 
@@ -257,6 +265,7 @@ Event: TypeAlias = (
     | SiteEnrolled
     | SiteConnected
     | SiteSilent
+    | PowerCapSet
     | NodeChanged
     | JobSubmitted
     | JobHeld

@@ -43,6 +43,8 @@ class Outcome(StrEnum):
     RECLAIMED = "reclaimed"
     CANCELLED = "cancelled"
     DRAINED = "drained"
+    PREEMPTED = "preempted"  # stopped for work of its own queue that goes before it
+    POWER_CUT = "power_cut"
     NODE_FAILED = "node_failed"
     NEVER_STARTED = "never_started"  # the engine refused or lost it before its first instruction
     LOST = "lost"  # it ran, and nobody can say how it ended
@@ -55,6 +57,18 @@ class StopCause(StrEnum):
     RECLAIM = "reclaim"
     TIME_LIMIT = "time_limit"
     DRAIN = "drain"
+    PREEMPT = "preempt"
+    POWER = "power"
+
+
+OUTCOME_OF_STOP = {
+    StopCause.CANCEL: Outcome.CANCELLED,
+    StopCause.RECLAIM: Outcome.RECLAIMED,
+    StopCause.TIME_LIMIT: Outcome.TIME_LIMIT,
+    StopCause.DRAIN: Outcome.DRAINED,
+    StopCause.PREEMPT: Outcome.PREEMPTED,
+    StopCause.POWER: Outcome.POWER_CUT,
+}
 
 
 class Level(StrEnum):

@@ -17,7 +17,7 @@ from pumasi.events.facts import (
     StopOrdered,
 )
 from pumasi.model.ids import JobId, OwnerId, PoolId
-from pumasi.model.jobs import Charge, Span, StopCause
+from pumasi.model.jobs import Charge, Span, StopCause, span_gpus
 from pumasi.scheduler.quotas import NO_LIMIT, QuotaTree
 from pumasi.scheduler.tenants import Tenants
 from pumasi.state import accounts
@@ -39,6 +39,7 @@ class Board:
         self.events: list[Event] = []
         self.placed: dict[JobId, PoolId] = {}
         self.reserved: dict[JobId, Reservation] = dict(state.reservations)
+        self._started: dict[PoolId, int] = {}
         self.surplus_gpus = dict.fromkeys(state.owners, 0)  # lent less borrowed, over all pools
         self._maps: dict[PoolId, FreeMap] = {}
         self._books: dict[PoolId, Accounts] = {}
@@ -93,7 +94,24 @@ class Board:
         """True if the agent of the pool's site is heard from; nothing new is given to a site that is not."""
         return self.state.sites[self.state.pools[pool].declared.site].link is LinkState.CONNECTED
 
+    def takes(self, pool: PoolId, gpus: int) -> bool:
+        """True if the pool's site is heard from and its power carries so many GPUs more."""
+        return self.is_connected(pool) and self.power_room(pool) >= gpus
+
     # --- rooms -------------------------------------------------------------------------------------------------------
+
+    def power_room(self, pool: PoolId) -> int:
+        """GPUs that may yet start before power runs out: what is in use or reserved has its power."""
+        powered = self.state.powered.get(pool)
+        if powered is None:
+            return NO_LIMIT
+        return powered - self.state.occupancy[pool].capacity_gpus + self.free(pool).free_gpus
+
+    def has_power(self, reservation: Reservation) -> bool:
+        """True if a reservation may start: power carries it beside all that is in use."""
+        powered = self.state.powered.get(reservation.pool, NO_LIMIT)
+        in_use = self.state.occupancy[reservation.pool].used_gpus + self._started.get(reservation.pool, 0)
+        return in_use + span_gpus(reservation.spans) <= powered
 
     def home_room(self, job: Job, pool: PoolId) -> int:
         """GPUs the job's queue may still use of its owner's entitlement, whether idle or out on loan."""
@@ -214,13 +232,13 @@ class Board:
             AllocationRecharged(at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, charges=charges)
         )
 
-    def stop(self, job: Job, kill_at_ms: int, claimant: JobId) -> None:
-        """Give a borrower notice."""
+    def stop(self, job: Job, kill_at_ms: int, claimant: JobId, cause: StopCause = StopCause.RECLAIM) -> None:
+        """Give a running job notice."""
         attempt = job.attempts[-1]
         self.tenants(attempt.pool).stop(job, kill_at_ms)
         self.events.append(
             StopOrdered(
-                at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, cause=StopCause.RECLAIM,
+                at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, cause=cause,
                 kill_at_ms=kill_at_ms, claimant=claimant,
             )
         )  # fmt: skip
@@ -235,6 +253,7 @@ class Board:
 
     def _start(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
         self._post(self.books(pool), job.owner, charges, 1)
+        self._started[pool] = self._started.get(pool, 0) + span_gpus(spans)
         self.placed[job.id] = pool
         self.events.append(
             AttemptPlaced(

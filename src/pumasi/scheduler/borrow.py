@@ -55,7 +55,7 @@ class Standing:
 def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
     gpus = job.spec.gpus
     for fit in _home_then_idle(board, demand):
-        if board.queue_room(job, fit.pool) < gpus or not board.is_connected(fit.pool):
+        if board.queue_room(job, fit.pool) < gpus or not board.takes(fit.pool, gpus):
             continue
         charges = borrow_charges(board, job, fit.pool)
         spans = find(board.free(fit.pool), fit.need) if charges else None

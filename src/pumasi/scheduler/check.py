@@ -23,6 +23,7 @@ from pumasi.events.facts import (
 from pumasi.model.fleet import Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
+from pumasi.scheduler.check_power import beyond_power, power_left, stopped_for_power, usable
 from pumasi.scheduler.plan import Plan
 from pumasi.state import snapshot
 from pumasi.state.fleet_state import FleetState
@@ -60,6 +61,7 @@ def lint(state: FleetState, plan: Plan, now_ms: int) -> list[str]:
             return [*findings, f"{event} cannot follow: {error!r}"]
     findings += violations(copy)
     findings += over_lent(copy)
+    findings += beyond_power(copy)
     findings += _order(plan)
     findings += _answered(copy, plan)
     findings += idle_for_waiting(copy, now_ms, may_borrow=True)
@@ -86,7 +88,7 @@ def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
             yield from _reserved(copy, event, seen)
         case StopOrdered():
             seen.victims.setdefault(event.claimant, []).append(event.job)
-            yield from _stopped(copy, event)
+            yield from (stopped_for_power if event.cause is StopCause.POWER else _stopped)(copy, event)
         case AllocationRecharged():
             job = copy.jobs[event.job]
             yield from _charged(copy, job, job.attempts[-1].pool, event.charges, job.attempts[-1].charges, event.at_ms)
@@ -111,6 +113,8 @@ def _placed(state: FleetState, event: AttemptPlaced) -> Iterator[str]:
     for span in event.spans:
         if not state.occupancy[event.pool].free.free_in(span):
             yield f"job {job.id} is placed on {span}, not all of it free"
+    if state.occupancy[event.pool].used_gpus + job.spec.gpus > usable(state, event.pool):
+        yield f"job {job.id} is placed in {event.pool} beyond its power"
     if job.spec.begin_at_ms > event.at_ms:
         yield f"job {job.id} is placed before its begin time"
 
@@ -331,6 +335,7 @@ def _could_start(state: FleetState, job: Job, pool: str, now_ms: int, *, may_bor
     reach = max(0, account.idle) if account else 0
     if may_borrow and job.spec.may_borrow and not job.spec.stays_home:
         reach += _lendable(state, job, pool, now_ms)
+    reach = min(reach, power_left(state, pool))
     return reach >= job.spec.gpus and not list(_suits(state, job.spec, pool)) and fits(state, job.spec, pool)
 
 

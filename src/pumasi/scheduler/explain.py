@@ -22,7 +22,7 @@ _C = ReasonCode
 
 # The nearer to a start, the earlier; what no waiting changes comes last.
 _NEARNESS = (
-    _C.TOO_FEW_FREE, _C.NO_SHAPE, _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW,
+    _C.TOO_FEW_FREE, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW,
     _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED, _C.LENDER_REFUSES_OWNER, _C.LENDER_REFUSES_KIND,
     _C.LENDING_LIMIT,
 )  # fmt: skip
@@ -98,6 +98,10 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason:
     if room < gpus:
         detail = f"queue {job.spec.queue} may use {max(0, room)} more GPUs there, the job asks for {gpus}"
         return Reason(_C.QUEUE_LIMIT, pool, detail, f"{gpus - room} GPUs given back by the queue at {pool}")
+    if board.free(pool).free_gpus >= gpus > board.power_room(pool):
+        missing = gpus - max(0, board.power_room(pool))
+        detail = f"power lets {board.state.powered[pool]} GPUs run there at once, and not {gpus} more"
+        return Reason(_C.POWER_CAP, pool, detail, f"{missing} GPUs given back at {pool}, or power for them")
     if _own(board, job, pool) + _lendable(board, job, demand, pool) < gpus:
         return _not_entitled(board, job, demand, fit)
     return _not_free(board, fit)

@@ -31,7 +31,7 @@ def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
 
 def _place_home(board: Board, job: Job, demand: Demand) -> bool:
     for fit in _by_idle(board, demand):
-        has_room = board.home_room(job, fit.pool) >= job.spec.gpus and board.is_connected(fit.pool)
+        has_room = board.home_room(job, fit.pool) >= job.spec.gpus and board.takes(fit.pool, job.spec.gpus)
         if has_room and _place_in(board, job, fit):
             return True
     return False

@@ -11,6 +11,7 @@ from pumasi.scheduler.explain import explain
 from pumasi.scheduler.fairshare import share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
+from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.reasons import Reasons
 from pumasi.scheduler.reservations import settle_reservations
 from pumasi.state.fleet_state import FleetState
@@ -30,12 +31,14 @@ def plan(state: FleetState, now_ms: int) -> Plan:
     """
     board = Board(state, now_ms)
     settle_reservations(board)
+    settle_power(board)
     settle_loans(board)
     demands = Demands(state)
     trees = share_trees(board, demands)
     for tree in trees:
         home_pass(board, tree)
         tree.refill()
+    settle_power(board)
     demands.ask_again()
     borrow_pass(board, trees)
     return Plan(tuple(board.events), explain(board, trees))

@@ -33,6 +33,7 @@ class ReasonCode(StrEnum):
     # what changes from minute to minute
     BEGIN_TIME = "begin_time"
     SITE_NOT_CONNECTED = "site_not_connected"
+    POWER_CAP = "power_cap"
     RECLAIMING = "reclaiming"
     ENTITLEMENT_USED = "entitlement_used"
     QUEUE_LIMIT = "queue_limit"
@@ -65,6 +66,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.OUTSIDE_LENDING_WINDOW: "PartitionInactive",
     _C.BEGIN_TIME: "BeginTime",
     _C.SITE_NOT_CONNECTED: "PartitionDown",
+    _C.POWER_CAP: "PowerNotAvail",
     _C.RECLAIMING: "Resources",
     _C.ENTITLEMENT_USED: "AssocGrpGRES",
     _C.QUEUE_LIMIT: "AssocGrpGRES",

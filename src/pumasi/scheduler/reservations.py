@@ -11,7 +11,7 @@ def settle_reservations(board: Board) -> None:
     for reservation in list(board.state.reservations.values()):
         if not _is_sound(board, reservation):
             board.release(reservation)
-        elif _is_clear(board, reservation):
+        elif _is_clear(board, reservation) and board.has_power(reservation):
             _start_or_wait(board, reservation)
 
 

@@ -48,6 +48,8 @@ def _policy_declared(state: FleetState, event: facts.PolicyDeclared) -> None:
 
 def _gpu_model_declared(state: FleetState, event: facts.GpuModelDeclared) -> None:
     state.gpu_models[event.model.id] = event.model
+    for site in state.sites:
+        state.share_power(site)
 
 
 def _owner_declared(state: FleetState, event: facts.OwnerDeclared) -> None:
@@ -62,6 +64,7 @@ def _site_declared(state: FleetState, event: facts.SiteDeclared) -> None:
     record = state.sites.get(event.site.id)
     if record:
         record.declared = event.site
+        state.share_power(event.site.id)
         return
     LINK.check(event.site.id, None, "SiteDeclared", LinkState.UNENROLLED)
     state.sites[event.site.id] = SiteRecord(event.site, since_ms=event.at_ms)
@@ -70,6 +73,7 @@ def _site_declared(state: FleetState, event: facts.SiteDeclared) -> None:
 def _pool_declared(state: FleetState, event: facts.PoolDeclared) -> None:
     state.pools[event.pool.id] = PoolRecord(event.pool, event.stage)
     state.build_pool(event.pool.id)
+    state.share_power(event.pool.site)
 
 
 def _queue_declared(state: FleetState, event: facts.QueueDeclared) -> None:
@@ -99,6 +103,12 @@ def _link_changed(state: FleetState, event: facts.SiteConnected | facts.SiteSile
     target = LinkState.CONNECTED if isinstance(event, facts.SiteConnected) else LinkState.SILENT
     LINK.check(event.site, record.link, type(event).__name__, target)
     record.link, record.since_ms = target, event.at_ms
+
+
+def _power_cap_set(state: FleetState, event: facts.PowerCapSet) -> None:
+    record = state.sites[event.site]
+    record.power_cap_kilowatts, record.power_due_ms = event.kilowatts, event.due_ms
+    state.share_power(event.site)
 
 
 def _node_changed(state: FleetState, event: facts.NodeChanged) -> None:
@@ -287,6 +297,7 @@ _HANDLERS: dict[type, Callable[[FleetState, Any], None]] = {
     facts.SiteEnrolled: _site_enrolled,
     facts.SiteConnected: _link_changed,
     facts.SiteSilent: _link_changed,
+    facts.PowerCapSet: _power_cap_set,
     facts.NodeChanged: _node_changed,
     facts.JobSubmitted: _job_submitted,
     facts.JobHeld: _job_held,

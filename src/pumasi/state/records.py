@@ -113,13 +113,21 @@ class OwnerRecord(Struct, gc=False):
 
 
 class SiteRecord(Struct, gc=False):
-    """A site and the link to its agent."""
+    """A site and the link to its agent. Its operator may hold its power below what its plan says, and by when."""
 
     declared: Site
     link: LinkState = LinkState.UNENROLLED
     public_key: str = ""
     generation: int = 0
     since_ms: int = 0
+    power_cap_kilowatts: int = 0  # 0: as declared
+    power_due_ms: int = 0
+
+    @property
+    def power_limit_kilowatts(self) -> int:
+        """The power the site may draw: the lower of what is declared and what its operator set; 0: not capped."""
+        caps = (self.declared.power_cap_kilowatts, self.power_cap_kilowatts)
+        return min((cap for cap in caps if cap), default=0)
 
 
 class PoolRecord(Struct, gc=False):

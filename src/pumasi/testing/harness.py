@@ -9,8 +9,8 @@ from typing import Any
 from pumasi.events import facts
 from pumasi.events.facts import AttemptPlaced, Event, NodeState, StopOrdered
 from pumasi.ledger.ledger import Ledger
-from pumasi.model.ids import JobId, PoolId, QueueId
-from pumasi.model.jobs import AttemptState, JobState, Outcome, StopCause
+from pumasi.model.ids import JobId, PoolId, QueueId, SiteId
+from pumasi.model.jobs import OUTCOME_OF_STOP, AttemptState, JobState, Outcome, StopCause
 from pumasi.scheduler.check import lint
 from pumasi.scheduler.plan import Plan, plan
 from pumasi.state import snapshot
@@ -20,12 +20,7 @@ from pumasi.state.invariants import violations
 from pumasi.state.records import Job
 from pumasi.testing.builders import START_MS, spec
 
-_STOPPED = {
-    StopCause.RECLAIM: (Outcome.RECLAIMED, JobState.WAITING),
-    StopCause.DRAIN: (Outcome.DRAINED, JobState.WAITING),
-    StopCause.CANCEL: (Outcome.CANCELLED, JobState.CANCELLED),
-    StopCause.TIME_LIMIT: (Outcome.TIME_LIMIT, JobState.EXPIRED),
-}
+_FINAL = {StopCause.CANCEL: JobState.CANCELLED, StopCause.TIME_LIMIT: JobState.EXPIRED}  # others wait again
 
 
 def planned(state: FleetState, now_ms: int) -> Plan:
@@ -114,6 +109,11 @@ class Harness:
                 self.end(job, Outcome.NODE_FAILED, JobState.WAITING)
         self.record(facts.NodeChanged(at_ms=self.now_ms, pool=pool, node=node, state=state, reason="test"))
 
+    def set_power(self, site: SiteId, kilowatts: int, within_seconds: int = 300) -> None:
+        """A site may draw less from now on, and must be down to it within so many seconds."""
+        due_ms = self.now_ms + within_seconds * 1000
+        self.record(facts.PowerCapSet(at_ms=self.now_ms, site=site, kilowatts=kilowatts, due_ms=due_ms))
+
     def _order_stop(self, job: Job, cause: StopCause, seconds: int) -> None:
         kill_at_ms = self.now_ms + seconds * 1000
         number = len(job.attempts)
@@ -129,8 +129,8 @@ class Harness:
         stop = job.attempts[-1].stop
         if stop is not None and self.now_ms < stop.kill_at_ms:
             stop = None  # its time limit came first
-        outcome, becomes = _STOPPED[stop.cause if stop else StopCause.TIME_LIMIT]
-        self.end(job.id, outcome, becomes)
+        cause = stop.cause if stop else StopCause.TIME_LIMIT
+        self.end(job.id, OUTCOME_OF_STOP[cause], _FINAL.get(cause, JobState.WAITING))
 
 
 def _end_ms(job: Job) -> int:

@@ -11,7 +11,7 @@ from pumasi.events import facts
 from pumasi.events.facts import Event, NodeState
 from pumasi.model.fleet import Owner, OwnerKind, Pool, Queue, Quota
 from pumasi.model.hostlist import compress
-from pumasi.model.jobs import Charge, JobState, Level, Outcome, Topology
+from pumasi.model.jobs import Charge, JobState, Level, Outcome, StopCause, Topology
 from pumasi.scheduler.plan import Plan
 from pumasi.testing.builders import HGX, NVL72, fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
@@ -53,6 +53,8 @@ class Player:
             "cancel": self._cancel,
             "node": self._node,
             "lend": self._lend,
+            "power": self._power,
+            "link": self._link,
             "why": self._why,
             "show": self._show,
         }
@@ -97,6 +99,19 @@ class Player:
         return []
 
     # --- happening ---------------------------------------------------------------------------------------------------
+
+    def _power(self, words: list[str], options: Options) -> list[str]:
+        """`power POOL KILOWATTS within=SECONDS`: what the pool's site may draw from now on; 0: as its plan says."""
+        site = self.harness.state.pools[words[0]].declared.site
+        self.harness.set_power(site, int(words[1]), int(options.get("within", "300")))
+        return []
+
+    def _link(self, words: list[str], _options: Options) -> list[str]:
+        """`link POOL silent|connected`: the agent of the pool's site is out of touch, or back."""
+        site = self.harness.state.pools[words[0]].declared.site
+        fact = facts.SiteSilent if words[1] == "silent" else facts.SiteConnected
+        self.harness.record(fact(at_ms=self.harness.now_ms, site=site))
+        return [f"{site} is {self.harness.state.sites[site].link}"]
 
     def _submit(self, words: list[str], options: Options) -> list[str]:
         times = int(options.pop("times", "1"))
@@ -190,6 +205,9 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
 }
 
 
+_PURPOSES = {StopCause.POWER: ", for want of power", StopCause.CANCEL: ", cancelled"}
+
+
 def sentence(harness: Harness, event: Event) -> str:
     """A fact in words."""
     match event:
@@ -197,7 +215,7 @@ def sentence(harness: Harness, event: Event) -> str:
             return f"job {event.job} starts on {compress(event.pool, event.spans)}, on {_whose(event.charges)}"
         case facts.StopOrdered():
             seconds = (event.kill_at_ms - event.at_ms) // 1000
-            purpose = f" for job {event.claimant}" if event.claimant else ""
+            purpose = f" for job {event.claimant}" if event.claimant else _PURPOSES.get(event.cause, "")
             return f"job {event.job} is told to stop within {seconds} s{purpose}"
         case facts.ReservationMade():
             where, seconds = compress(event.pool, event.spans), (event.due_ms - event.at_ms) // 1000

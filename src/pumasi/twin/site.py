@@ -10,17 +10,10 @@ from msgspec import Struct
 
 from pumasi.control.commands import SetNodeState
 from pumasi.model.ids import JobId, PoolId, SiteId
-from pumasi.model.jobs import Outcome, Span, StopCause
+from pumasi.model.jobs import OUTCOME_OF_STOP, Outcome, Span, StopCause
 from pumasi.protocol.messages import Report, RunEnded, RunKey, RunStarted, StartOrder, StopOrder, SyncResponse
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.kernel import Kernel, Rank
-
-_ENDS_AS = {
-    StopCause.RECLAIM: Outcome.RECLAIMED,
-    StopCause.CANCEL: Outcome.CANCELLED,
-    StopCause.DRAIN: Outcome.DRAINED,
-    StopCause.TIME_LIMIT: Outcome.TIME_LIMIT,
-}
 
 
 class Work(Struct, gc=False):
@@ -132,7 +125,7 @@ class SimulatedSite:
         in_ms = min(kill_in_ms, job.leaves_after_ms) if job.saves_on_notice else kill_in_ms
         ends_ms = self._kernel.now_ms() + in_ms
         if ends_ms < run.ends_ms:
-            run.ends_ms, run.ends_as = ends_ms, _ENDS_AS[cause]
+            run.ends_ms, run.ends_as = ends_ms, OUTCOME_OF_STOP[cause]
             self._kernel.at(ends_ms, Rank.END, self._ends, run)
 
     def _ends(self, run: Run) -> None:

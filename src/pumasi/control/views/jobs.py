@@ -36,6 +36,8 @@ _OUTCOME_CODES = {
     Outcome.RECLAIMED: "PR",
     Outcome.CANCELLED: "CA",
     Outcome.DRAINED: "RQ",
+    Outcome.PREEMPTED: "PR",
+    Outcome.POWER_CUT: "RQ",
     Outcome.NODE_FAILED: "NF",
     Outcome.NEVER_STARTED: "BF",
     Outcome.LOST: "NF",
