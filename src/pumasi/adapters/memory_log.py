@@ -1,6 +1,7 @@
-"""A log in memory, for tests and the twin. It keeps bytes, as the others do, so that nothing it returns is shared."""
+"""A log in memory, for tests. It keeps bytes, as the others do, so that nothing it returns is shared."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from pumasi.adapters.records import decode_fact, decode_job, encode_facts, encode_jobs, matches
 from pumasi.events.facts import Event
@@ -13,8 +14,8 @@ class MemoryLog:
     """Implements `JobStore`. Gone with the process."""
 
     def __init__(self) -> None:
-        self._facts: list[bytes] = []
-        self._ended: dict[JobId, bytes] = {}
+        self._facts: list[Any] = []
+        self._ended: dict[JobId, Any] = {}
         self._snapshot: Snapshot | None = None
         self._broken = ""
 
@@ -27,7 +28,7 @@ class MemoryLog:
         """Add facts and the records of jobs they ended; all or nothing, and after nothing the log takes no more."""
         self._refuse_if_broken()
         try:
-            facts, records = encode_facts(events), encode_jobs(ended)
+            facts, records = self._kept_facts(events), self._kept_jobs(ended)
             archived = {job.id: record for job, record in zip(ended, records, strict=True)}
             if len(archived) < len(ended) or any(job in self._ended for job in archived):
                 raise LogBroken(f"a job ended twice among {sorted(archived)}")
@@ -43,7 +44,7 @@ class MemoryLog:
         self._refuse_if_broken()
         last = len(self._facts) if limit is None else min(len(self._facts), after_seq + limit)
         for seq in range(after_seq + 1, last + 1):
-            yield seq, decode_fact(seq, self._facts[seq - 1])
+            yield seq, self._fact(seq, self._facts[seq - 1])
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot in place of the one before."""
@@ -65,7 +66,7 @@ class MemoryLog:
         """The record of an ended job."""
         self._refuse_if_broken()
         record = self._ended.get(job)
-        return None if record is None else decode_job(record)
+        return None if record is None else self._job(record)
 
     def page(self, wanted: JobFilter, before: JobId | None, limit: int) -> list[Job]:
         """At most `limit` records, newest number first, below `before`."""
@@ -75,7 +76,7 @@ class MemoryLog:
             if len(page) >= limit:
                 break
             if before is None or number < before:
-                job = decode_job(self._ended[number])
+                job = self._job(self._ended[number])
                 page += [job] if matches(wanted, job) else []
         return page
 
@@ -83,6 +84,20 @@ class MemoryLog:
         """How many jobs have ended."""
         self._refuse_if_broken()
         return len(self._ended)
+
+    # --- what is kept ------------------------------------------------------------------------------------------------
+
+    def _kept_facts(self, events: Sequence[Event]) -> Sequence[Any]:
+        return encode_facts(events)
+
+    def _fact(self, seq: int, kept: Any) -> Event:
+        return decode_fact(seq, kept)
+
+    def _kept_jobs(self, ended: Sequence[Job]) -> Sequence[Any]:
+        return encode_jobs(ended)
+
+    def _job(self, kept: Any) -> Job:
+        return decode_job(kept)
 
     def _refuse_if_broken(self) -> None:
         if self._broken:

@@ -1,6 +1,6 @@
 """Orders to the sites, made from durable facts. Memory only: an agent that asks from further back is told all."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from msgspec import Struct, field
 
@@ -29,22 +29,23 @@ class Mailboxes:
         self._boxes: dict[SiteId, _Mailbox] = {}
         self.seq = since_seq
 
-    def post(self, state: FleetState, seq: int, event: Event) -> SiteId | None:
-        """Note what a durable fact means for a site; returns the site that has mail now, if any."""
-        self.seq = seq
-        if not isinstance(event, _NEWS):
-            return None
-        if type(event) is AttemptEnded and event.by.startswith(BY_SITE):
-            return None  # only the site that ran it can have said so
-        site = self._site_of(state, event)
-        if site is None:
-            return None
-        self._boxes.setdefault(site, _Mailbox()).news[RunKey(event.job, event.attempt)] = seq
-        return site
+    def post(self, state: FleetState, first_seq: int, events: Sequence[Event]) -> set[SiteId]:
+        """Note what facts on disk, numbered from `first_seq`, mean for the sites; returns those that have mail now."""
+        sites: set[SiteId] = set()
+        for seq, event in enumerate(events, first_seq):
+            if isinstance(event, _NEWS):
+                site = self._site_of(state, event)
+                if site is not None:
+                    self._boxes.setdefault(site, _Mailbox()).news[RunKey(event.job, event.attempt)] = seq
+                    sites.add(site)
+        self.seq = max(self.seq, first_seq + len(events) - 1)
+        return sites
 
     def _site_of(self, state: FleetState, event: AttemptPlaced | StopOrdered | AttemptEnded) -> SiteId | None:
         if isinstance(event, AttemptPlaced):
             return state.pools[event.pool].declared.site
+        if isinstance(event, AttemptEnded) and event.by.startswith(BY_SITE):
+            return None  # only the site that ran it can have said so
         key = RunKey(event.job, event.attempt)
         known = next((site for site, box in self._boxes.items() if key in box.news), None)
         if known is not None:
@@ -60,11 +61,11 @@ class Mailboxes:
         return box is not None and any(seq > after_seq for seq in box.news.values())
 
     def collect(
-        self, state: FleetState, site: SiteId, after_seq: int, now_ms: int, undurable: Set[RunKey]
+        self, state: FleetState, site: SiteId, after_seq: int, now_ms: int, undurable: Callable[[], Set[RunKey]]
     ) -> SyncResponse:
         """What the site's agent is to do, and forget what it has acted on. Placements in `undurable` stay secret."""
         if self._knows_too_little(after_seq):
-            return self._whole(state, site, now_ms, undurable)
+            return self._whole(state, site, now_ms, undurable())
         box = self._boxes.setdefault(site, _Mailbox())
         box.news = {run: seq for run, seq in box.news.items() if seq > after_seq}
         starts: list[StartOrder] = []

@@ -56,6 +56,7 @@ _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
     commands.HearSite: site_commands.hear,
 }
 
+_HEARD = (commands.HearSite, commands.EnrolSite)
 _MAY_END_A_JOB = (AttemptEnded, JobCancelled)
 _DECLARATIONS = (PolicyDeclared, GpuModelDeclared, OwnerDeclared, SiteDeclared, PoolDeclared, QueueDeclared)
 
@@ -91,7 +92,8 @@ class ControlPlane:
         self._heard_ms: dict[SiteId, int] = {}
         self._listening: Counter[SiteId] = Counter()
         self._mailboxes = Mailboxes(0)
-        self._undurable: set[RunKey] = set()  # placements no site may hear of yet
+        self._in_flight: list[Staged] = []  # taken to be written, and not yet known to be on disk
+        self._nobody_silent_before_ms = 0
         self._judged: job_commands.Judgements = {}
         self._planning_ms: int | None = None  # the time a plan is being made for; meanwhile the state stands still
         self._unfolded: list[Event] = []  # submissions taken meanwhile
@@ -149,7 +151,7 @@ class ControlPlane:
         """
         assert not self.must_wait(command), "the state stands still while a plan is made from it"
         now_ms = self.now_ms()
-        if isinstance(command, commands.HearSite | commands.EnrolSite):
+        if isinstance(command, _HEARD):
             self._heard_ms[command.site] = now_ms
         if isinstance(command, commands.SubmitJobs):
             first_job = self.state.next_job + len(self._unfolded)
@@ -175,9 +177,9 @@ class ControlPlane:
     def _may_change_anything(self) -> bool:
         """False if a plan made now is surely empty: nothing waits, nothing is held for a claim, nothing is lent."""
         state = self.state
-        return bool(state.waiting_jobs or state.reservations) or any(
-            account.lent or account.borrowed for books in state.books.values() for account in books.values()
-        )
+        if state.waiting_jobs or state.reservations or state.powered:
+            return True
+        return any(account.lent or account.borrowed for books in state.books.values() for account in books.values())
 
     def end_cycle(self, made: Plan) -> int:
         """Fold what was submitted meanwhile, and stage what the plan says; returns how many facts that made."""
@@ -190,31 +192,36 @@ class ControlPlane:
         return len(made.events)
 
     def _silent_sites(self, now_ms: int) -> list[Event]:
+        if now_ms < self._nobody_silent_before_ms:
+            return []
         patience_ms = self.state.policy.link_silent_seconds * 1000 * self.clock_rate
-        return [
-            SiteSilent(at_ms=now_ms, by="control", site=site)
+        heard_ms = {
+            site: self._heard_ms.get(site, 0)
             for site, record in self.state.sites.items()
-            if record.link is LinkState.CONNECTED
-            and not self._listening[site]
-            and now_ms - self._heard_ms.get(site, 0) > patience_ms
-        ]
+            if record.link is LinkState.CONNECTED and not self._listening[site]
+        }
+        silent = [site for site, at_ms in heard_ms.items() if now_ms - at_ms > patience_ms]
+        # Whoever is silent next was last heard then, or now, or will be heard later than now.
+        self._nobody_silent_before_ms = min((heard_ms[site] for site in heard_ms.keys() - silent), default=now_ms)
+        self._nobody_silent_before_ms += patience_ms
+        return [SiteSilent(at_ms=now_ms, by="control", site=site) for site in silent]
 
     def _stage(self, events: Sequence[Event]) -> None:
-        self._staged.events += events
         if self._planning_ms is not None:
+            self._staged.events += events
             self._unfolded += events
             return
         for event in events:
-            self._fold(event)
+            self._fold(event)  # before it is staged: what cannot follow must not get to the disk
+            self._staged.events.append(event)
 
     def _fold(self, event: Event) -> None:
         leaving = self.state.jobs.get(event.job) if isinstance(event, _MAY_END_A_JOB) else None
         apply(self.state, event)
         self.ledger.apply(event)
-        if isinstance(event, AttemptPlaced):
-            self._undurable.add(RunKey(event.job, event.attempt))
-        elif isinstance(event, _DECLARATIONS):
+        if isinstance(event, _DECLARATIONS):
             self._judged.clear()
+            self._nobody_silent_before_ms = 0
         if leaving is not None and leaving.is_terminal:
             self._staged.ended.append(leaving)
 
@@ -228,18 +235,19 @@ class ControlPlane:
     def take_staged(self) -> Staged:
         """The facts to make durable now; the next ones gather behind them."""
         staged, self._staged = self._staged, Staged(self.seq + 1)
+        self._in_flight.append(staged)
         return staged
 
     def made_durable(self, staged: Staged) -> set[SiteId]:
         """Note that staged facts are on disk; returns the sites that have mail because of them."""
-        for event in staged.events:
-            if isinstance(event, AttemptPlaced):
-                self._undurable.discard(RunKey(event.job, event.attempt))
-        sites = {
-            self._mailboxes.post(self.state, seq, event) for seq, event in enumerate(staged.events, staged.first_seq)
-        }
+        self._in_flight.remove(staged)
         self.durable_seq = max(self.durable_seq, staged.last_seq)
-        return {site for site in sites if site is not None}
+        return self._mailboxes.post(self.state, staged.first_seq, staged.events)
+
+    def _undurable(self) -> set[RunKey]:
+        """Placements no site may hear of yet."""
+        staged = [event for group in (*self._in_flight, self._staged) for event in group.events]
+        return {RunKey(event.job, event.attempt) for event in staged if isinstance(event, AttemptPlaced)}
 
     def has_mail(self, site: SiteId, after_seq: int) -> bool:
         """True if the site's agent has something to do that it has not been told."""

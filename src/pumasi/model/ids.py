@@ -5,6 +5,7 @@ Names are checked once, at the door, by :func:`is_name` and :func:`is_queue_path
 """
 
 import re
+from functools import lru_cache
 from typing import TypeAlias
 
 OwnerId: TypeAlias = str
@@ -29,6 +30,7 @@ def is_queue_path(text: str) -> bool:
     return len(parts) <= 8 and all(is_name(part) for part in parts)
 
 
+@lru_cache(maxsize=65_536)
 def queue_owner(queue: QueueId) -> OwnerId:
     """The owner at the root of a queue path."""
     return queue.split("/", 1)[0]

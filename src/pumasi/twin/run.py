@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from pumasi.adapters.memory_log import MemoryLog
+from pumasi.adapters.fact_list import FactList
 from pumasi.model.fleet import FleetPlan
 from pumasi.ports.event_log import JobStore
 from pumasi.twin.calendar import Calendar
@@ -38,7 +38,7 @@ def simulate(
     if any(one.submit_ms > other.submit_ms for one, other in pairwise(jobs)):
         raise ValueError("the jobs are not in the order of their submission")
     kernel = Kernel(scenario.start_ms)
-    world = World(kernel, scenario, jobs, log if log is not None else MemoryLog())
+    world = World(kernel, scenario, jobs, log if log is not None else FactList())
     world.declare(plan, scenario.as_of)
     world.await_changes()
     world.await_jobs()
@@ -50,7 +50,7 @@ def run_world(world: World, progress: Progress | None = None) -> Outcome:
     Faults(world).begin()
     Calendar(world).begin()
     instants, finished = _run(world, progress)
-    world.close_books()
+    world.close_books()  # what was taken in last is made durable, and open jobs are written down
     return Outcome(
         log=world.log,
         jobs=world.table,

@@ -49,6 +49,8 @@ class SimulatedSite:
         self.after_seq = 0
         self.reports: list[Report] = []
         self.node_news: list[SetNodeState] = []
+        self._said_reports: list[Report] = []
+        self._said_news: list[SetNodeState] = []
         self.runs: dict[RunKey, Run] = {}
         self._kernel = kernel
         self._work = work
@@ -65,10 +67,25 @@ class SimulatedSite:
         """True if the control plane is to be told something."""
         return bool(self.reports or self.node_news)
 
-    def said(self) -> None:
-        """What there was to say is on the control plane's disk."""
+    def say(self) -> tuple[tuple[Report, ...], tuple[SetNodeState, ...]]:
+        """What there is to say. It is kept until it is known to be on the control plane's disk."""
+        reports, news = tuple(self.reports), tuple(self.node_news)
+        self._said_reports += reports
+        self._said_news += news
         self.reports.clear()
         self.node_news.clear()
+        return reports, news
+
+    def was_heard(self) -> None:
+        """All that was said is on the control plane's disk."""
+        self._said_reports.clear()
+        self._said_news.clear()
+
+    def was_not_heard(self) -> None:
+        """What was said is lost, and is to be said again."""
+        self.reports[:0] = self._said_reports
+        self.node_news[:0] = self._said_news
+        self.was_heard()
 
     # --- the agent ---------------------------------------------------------------------------------------------------
 

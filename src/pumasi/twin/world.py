@@ -53,7 +53,8 @@ class World:
         self._late: list[int] = []  # to be submitted as soon as the control plane is there
         self._unconfirmed: list[tuple[JobId, int]] = []
         self._work: dict[JobId, Work] = {}
-        self._noisy: dict[SiteId, SimulatedSite] = {}
+        self._noisy: dict[SiteId, SimulatedSite] = {}  # they have something to say
+        self._heard: dict[SiteId, SimulatedSite] = {}  # what they said is not yet durable
         self._wants_cycle = False
         self._is_touched = False
         self._not_before_ms = 0  # the next cycle
@@ -193,44 +194,56 @@ class World:
         self._noisy[site.name] = site
 
     def settle(self) -> None:
-        """Let the control plane take in all there is at this instant, plan if it is time, and give its orders."""
+        """Let the control plane take in all there is at this instant, plan if it is time, and give its orders.
+
+        What comes of the orders at the same instant, that runs have started, is taken in but made durable with the
+        next commit only: nobody waits for it.
+        """
         if self.is_control_down:
             return
-        while self._noisy or self._is_touched or self._is_cycle_due():
-            self._is_touched = False
-            heard = self._hear()
+        if self._noisy or self._is_touched or self._is_cycle_due():
+            self._hear()
             if self._is_cycle_due():
                 self._cycle()
-            if self._is_dying:
-                self._die()
-                return
-            sites = self._commit()
-            self._confirm()
-            for site in heard:
-                site.said()
-            for name in sorted(sites):
-                self.post(self.sites[name])
+            self._commit()
         self._set_cycle()
 
-    def _hear(self) -> list[SimulatedSite]:
-        heard = [site for site in self._noisy.values() if site.is_reachable and site.has_news]
-        self._noisy.clear()
-        for site in heard:
-            self._order(HearSite(by=site.by, site=site.name, reports=tuple(site.reports)))
-            for command in site.node_news:
-                self._order(command)
-            if site.node_news or any(type(report) is RunEnded for report in site.reports):
-                self._wants_cycle = True
-        return heard
+    def _hear(self) -> None:
+        while self._noisy:
+            noisy, self._noisy = self._noisy, {}
+            for site in noisy.values():
+                if site.is_reachable and site.has_news:
+                    self._hear_site(site)
 
-    def _commit(self) -> set[SiteId]:
+    def _hear_site(self, site: SimulatedSite) -> None:
+        reports, news = site.say()
+        self._order(HearSite(by=site.by, site=site.name, reports=reports))
+        for command in news:
+            self._order(command)
+        self._heard[site.name] = site
+        if news or any(type(report) is RunEnded for report in reports):
+            self._wants_cycle = True
+
+    def _commit(self) -> None:
+        """Make everything durable, and let everyone know who waits for it."""
+        self._is_touched = False
+        if self._is_dying:
+            self._die()
+            return
         staged = self.plane.take_staged()
         if staged.events:
             self.log.append(staged.events, staged.ended)
-            for job in staged.ended:
-                self.table.record(job)
-                del self._work[job.id]
-        return self.plane.made_durable(staged)
+        for job in staged.ended:
+            self.table.record(job)
+            del self._work[job.id]
+        if self._unconfirmed:
+            self._confirm()
+        for site in self._heard.values():
+            site.was_heard()
+        self._heard.clear()
+        for name in sorted(self.plane.made_durable(staged)):
+            self.post(self.sites[name])
+        self._hear()
 
     def post(self, site: SimulatedSite) -> None:
         """Send a site its mail, if it is there to take it."""
@@ -282,6 +295,9 @@ class World:
 
     def _die(self) -> None:
         self._is_dying, self.is_control_down = False, True
+        for site in self._heard.values():
+            site.was_not_heard()
+        self._heard.clear()
         self._late = [source for _, source in self._unconfirmed] + self._late
         self._unconfirmed.clear()
 
@@ -313,7 +329,9 @@ class World:
             self.kernel.at(self.kernel.now_ms() + silent_ms, Rank.CYCLE, self.touch)
 
     def close_books(self) -> None:
-        """Write down how the jobs stand that have not ended."""
+        """Make durable what was taken in last, and write down how the jobs stand that have not ended."""
+        if not self.is_control_down:
+            self._commit()
         for job in self.plane.state.jobs.values():
             self.table.record(job)
 
