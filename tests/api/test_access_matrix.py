@@ -87,6 +87,7 @@ MATRIX: dict[str, Row] = {
     "GET /v1/reclaims": Row(anywhere(EVERY)),
     "GET /v1/events": Row(anywhere(EVERY), target="/v1/events?after=9999999"),
     "PUT /v1/fleet/plan": Row(fleet("F"), body=lambda: {"name": "x"}),
+    "PUT /v1/sites/{site}/power": Row(at_site("OSF"), body=lambda: {"kilowatts": 0}),
     "POST /v1/nodes/{node}/drain": Row(at_site("OSF"), body=lambda: {"reason": "fan"}),
     "POST /v1/nodes/{node}/resume": Row(at_site("OSF")),
     "GET /v1/queues": Row(above(EVERY), sees=lambda answer, _: "north/lab" in _numbers(answer, "id")),
@@ -161,7 +162,7 @@ def test_verdicts(world: World, name: str) -> None:
 def test_the_matrix_is_as_large_as_it_should_be() -> None:
     cells = len(MATRIX) * len(ROLES) * len(SCOPES)
     print(f"{cells} verdicts on {len(MATRIX)} routes")
-    assert cells == 35 * 7 * 6
+    assert cells == 36 * 7 * 6
 
 
 @pytest.mark.parametrize("name", sorted(MATRIX))

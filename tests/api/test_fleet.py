@@ -143,6 +143,27 @@ def test_a_reclaim_is_recorded_against_its_promise(api: Api) -> None:
     assert api.get("/v1/reclaims?owner=north")["items"] == []
 
 
+def test_a_power_cap_stops_borrowed_work_and_lets_nothing_start_beyond_it(api: Api) -> None:
+    """South's 4 nodes draw 54.4 kW in full; 28 kW carry two of them."""
+    for queue in ("north/lab", "south/lab", "north/lab", "south/lab"):
+        api.submit("", queue, gpus=8, pools=["south-b200"])
+    api.cycle()
+    row = api.call("PUT", "/v1/sites/south-dc/power", json={"kilowatts": 28, "notice_seconds": 60}).json()
+    assert (row["power_cap_kilowatts"], row["power_limit_kilowatts"], row["power_planned_kilowatts"]) == (0, 28, 55)
+    api.cycle()
+    stopping = [job["id"] for job in api.get("/v1/jobs")["items"] if job["reason"] == "power"]
+    attempts = [api.get(f"/v1/jobs/{job}")["attempts"][0] for job in stopping]
+    assert [(each["charges"][0]["owner"], each["stop"]["cause"]) for each in attempts] == [("south", "power")] * 2
+    assert [api.get(f"/v1/jobs/{job}")["queue"] for job in stopping] == ["north/lab"] * 2
+    waiting = api.submit("", "south/lab", gpus=8, pools=["south-b200"])
+    api.cycle()
+    assert api.get(f"/v1/jobs/{waiting}")["state"] == "waiting"
+    assert api.call("PUT", "/v1/sites/nowhere/power", json={"kilowatts": 28}).status_code == 404
+    for body in ({"kilowatts": -1}, {"kilowatts": 1, "notice_seconds": 0}, {"kilowatts": 10**9}, {}):
+        assert api.call("PUT", "/v1/sites/south-dc/power", json=body).status_code == 422
+    assert api.call("PUT", "/v1/sites/south-dc/power", json={"kilowatts": 0}).json()["power_limit_kilowatts"] == 0
+
+
 def test_a_plan_is_tried_applied_and_applied_again(api: Api) -> None:
     plan = small_plan(pools=(small_pool("north", nodes=6, entitlements={"north": 48}), small_pool("south")))
     body = {**msgspec.to_builtins(plan), "queues": [{"id": queue.id} for queue in plan.queues]}

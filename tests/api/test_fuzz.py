@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "/v1/principals": {"id": "kim", "title": "", "bindings": [{"role": "user", "scope": "north/lab"}]},
     "/v1/tokens": {"kind": "personal", "principal": "root", "lifetime_seconds": 60},
     "/v1/nodes/{node}/drain": {"reason": "fan"},
+    "/v1/sites/{site}/power": {"kilowatts": 5, "notice_seconds": 60},
     "/v1/fleet/plan": msgspec.to_builtins(small_plan()),
 }
 HOSTILE: list[Any] = [

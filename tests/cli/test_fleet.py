@@ -157,6 +157,22 @@ def test_reclaims_show_promise_and_time(pumasi: RunCommand, server: ContractServ
     assert pumasi("reclaims", "--owner", "sk", "--no-headers", "--columns", "OWNER").out.strip() == "sk"
 
 
+def test_power_shows_what_sites_draw_and_caps_one(pumasi: RunCommand, server: ContractServer) -> None:
+    row = {
+        "id": "sejong", "operator": "public", "gpus": 64, "gpus_in_use": 32,
+        "power_planned_kilowatts": 55, "power_limit_kilowatts": 0, "power_cap_kilowatts": 0,
+    }  # fmt: skip
+    server.give("GET /v1/sites", page(row))
+    assert [line.split() for line in pumasi("power", "--no-headers").out.splitlines()] == [
+        ["sejong", "public", "32/64", "55", "-"]
+    ]
+    server.give("PUT /v1/sites/sejong/power", Answer(200, {**row, "power_limit_kilowatts": 40}))
+    assert pumasi("power", "sejong", "40", "--notice", "2m", "--no-headers").out.split()[-1] == "40"
+    assert server.requests[-1].body == {"kilowatts": 40, "notice_seconds": 120}
+    assert pumasi("power", "sejong", "40", "--notice", "soon").code == 2
+    assert pumasi("power", "sejong", "-4").code == 2
+
+
 def test_drain_and_resume_take_lists_of_nodes(pumasi: RunCommand, server: ContractServer) -> None:
     for number in (1, 2, 5):
         server.give(f"POST /v1/nodes/p-0000{number}/drain", Answer(200, {}))

@@ -108,6 +108,13 @@ class ReasonBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(pattern=_LINE, min_length=1, max_length=500)]
 
 
+class PowerBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a site may draw: `kilowatts`, 0 for what its plan says. After `notice_seconds` it draws no more."""
+
+    kilowatts: Annotated[int, Meta(ge=0, le=10_000_000)]
+    notice_seconds: Annotated[int, Meta(ge=1, le=24 * 3600)] = 300
+
+
 class SetupBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The one-use setup token, and who becomes the first fleet admin."""
 

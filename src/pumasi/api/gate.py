@@ -85,6 +85,8 @@ async def decide_reach(route: Route, call: Call) -> None:
             _decide_queue(route, call)
         case Reach.JOB:
             await _decide_job(route, call)
+        case Reach.HALL:
+            _decide_site(route, call, call.path["site"])
         case Reach.NODE:
             _decide_node(route, call)
 
@@ -109,9 +111,17 @@ def _decide_node(route: Route, call: Call) -> None:
     """Nodes are no secret to those of the fleet, so a refusal may say so."""
     call.require(Action.FLEET_READ, COMMON)
     pool, _ = parse_node(call)
-    site = call.state.sites[call.state.pools[pool].declared.site].declared
-    resource = COMMON if route.action is Action.FLEET_READ else Resource((site_scope(site.id), site.operator))
-    call.require(route.action, resource)
+    if route.action is not Action.FLEET_READ:
+        _decide_site(route, call, call.state.pools[pool].declared.site)
+
+
+def _decide_site(route: Route, call: Call, name: str) -> None:
+    """Sites are no secret either: what is done to one is a matter of its operator and of the fleet."""
+    call.require(Action.FLEET_READ, COMMON)
+    if name not in call.state.sites:
+        raise unknown("site", name)
+    site = call.state.sites[name].declared
+    call.require(route.action, Resource((site_scope(site.id), site.operator)))
 
 
 def _response(route: Route, call: Call, result: Any) -> Response:

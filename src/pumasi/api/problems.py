@@ -39,6 +39,7 @@ TITLES: dict[str, str] = {
     "output-unavailable": "The site cannot give the output at the moment",
     "plan-contradicts-state": "The plan contradicts the running fleet",
     "plan-invalid": "The plan contradicts itself",
+    "power-invalid": "The power cap makes no sense",
     "pool-unknown": "No such pool",
     "principal-unknown": "No such principal, or none you may see",
     "query-invalid": "The query parameters are not usable",

@@ -23,6 +23,7 @@ class Reach(StrEnum):
     ROWS = "rows"  # many things: the route asks for each; the gate asks whether any role could allow it
     QUEUE = "queue"  # the queue in the path
     JOB = "job"  # the job in the path
+    HALL = "hall"  # the site in the path
     NODE = "node"  # the node in the path
 
 

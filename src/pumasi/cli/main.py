@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "events": Entry("watch_command:events", "Fleet", "Print the facts of the log as they come."),
     "drain": Entry("fleet_commands:drain", "Fleet", "Let nodes finish their work and take no more."),
     "resume": Entry("fleet_commands:resume", "Fleet", "Put drained nodes back to work."),
+    "power": Entry("power_command:power", "Fleet", "Show what sites draw and may draw; cap one."),
     "plan": Entry("plan_commands:plan", "Fleet", "Check, show, compare and apply fleet plans."),
     "login": Entry("session_commands:login", "Access", "Store a server and a token for later calls."),
     "logout": Entry("session_commands:logout", "Access", "Forget the stored token."),
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo_command:demo", "Server", "See lending and reclaim happen on the Korean fleet."),
     "agent": Entry("agent_commands:agent", "Server", "Enrol and run the agent of a site."),
     "log": Entry("log_commands:log", "Server", "Verify the log of facts."),
+    "twin": Entry("twin_commands:twin", "Fleet", "Try rules, fleets and faults in the digital twin."),
     "completion": Entry("completion_command:completion", "Server", "Print shell completion for bash, zsh or fish."),
 }
 

@@ -170,6 +170,15 @@ class Client:
         """Put a drained node back to work."""
         self._http.call("POST", f"/v1/nodes/{_part(node)}/resume")
 
+    def sites(self) -> Iterator[Row]:
+        """Sites: their links, pools and power."""
+        return self.pages("/v1/sites")
+
+    def power(self, site: str, kilowatts: int, notice_seconds: int = 300) -> Row:
+        """Let a site draw at most so many kilowatts (0: what its plan says); the site as it is then."""
+        body = {"kilowatts": kilowatts, "notice_seconds": notice_seconds}
+        return self._object("PUT", f"/v1/sites/{_part(site)}/power", body=body)
+
     def shares(self) -> Row:
         """Per owner: entitled, due, home, lent, borrowed, idle, credit; and the loans."""
         return self._object("GET", "/v1/shares")

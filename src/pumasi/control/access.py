@@ -29,6 +29,7 @@ class Action(StrEnum):
     JOB_LOGS = "job:logs"
     USAGE_READ = "usage:read"
     NODE_DRAIN = "node:drain"
+    SITE_POWER = "site:power"
     SITE_ENROL = "site:enrol"
     PLAN_APPLY = "plan:apply"
     PRINCIPALS_READ = "principals:read"
@@ -68,6 +69,7 @@ _TABLE: dict[Action, str] = {
     Action.JOB_LOGS: "uQOF",
     Action.USAGE_READ: "VUQOSAF",
     Action.NODE_DRAIN: "OSF",
+    Action.SITE_POWER: "OSF",
     Action.SITE_ENROL: "OSF",
     Action.PLAN_APPLY: "F",
     Action.PRINCIPALS_READ: "QOAF",

@@ -52,6 +52,14 @@ class SetNodeState(Command, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class SetPowerCap(Command, frozen=True, kw_only=True):
+    """Let a site draw at most so many kilowatts (0: what its plan says). Within `notice_seconds` it is down to it."""
+
+    site: SiteId
+    kilowatts: int
+    notice_seconds: int
+
+
 class ApplyPlan(Command, frozen=True, kw_only=True):
     """Make the fleet what the plan says, with the stages it gives for `as_of` (ISO date). `dry_run` changes nothing."""
 

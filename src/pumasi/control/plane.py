@@ -48,6 +48,7 @@ _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
     commands.HoldJob: job_commands.hold,
     commands.ReleaseJob: job_commands.release,
     commands.SetNodeState: site_commands.set_node_state,
+    commands.SetPowerCap: site_commands.set_power_cap,
     commands.ApplyPlan: plan_command.apply_plan,
     commands.DeclarePrincipal: people_commands.declare_principal,
     commands.IssueToken: people_commands.issue_token,

@@ -1,6 +1,6 @@
 """What agents and operators say of sites, nodes and runs: reconciling what is desired with what is reported."""
 
-from pumasi.control.commands import EnrolSite, HearSite, SetNodeState
+from pumasi.control.commands import EnrolSite, HearSite, SetNodeState, SetPowerCap
 from pumasi.control.decisions import Answer, Decision
 from pumasi.control.refusals import Refusal, RefusalKind, not_found
 from pumasi.events.facts import (
@@ -10,6 +10,7 @@ from pumasi.events.facts import (
     LinkState,
     NodeChanged,
     NodeState,
+    PowerCapSet,
     SiteConnected,
     SiteEnrolled,
     TokenRevoked,
@@ -137,6 +138,22 @@ def set_node_state(state: FleetState, command: SetNodeState, now_ms: int) -> Ans
         if command.state is NodeState.DOWN:
             failed.update(dict.fromkeys(occupancy.jobs_on(node)))
     return Decision((*_fail(state, list(failed), now_ms, command), *events))
+
+
+def set_power_cap(state: FleetState, command: SetPowerCap, now_ms: int) -> Answer:
+    """Cap a site's power; the next cycle gives notice to what it no longer carries. The same cap again is nothing."""
+    record = state.sites.get(command.site)
+    if record is None:
+        return not_found("site", command.site)
+    if command.kilowatts < 0 or command.notice_seconds < 1:
+        detail = "a cap is 0 or more kilowatts, and its notice 1 second or more"
+        return Refusal(kind=RefusalKind.INVALID, code="power-invalid", detail=detail)
+    if record.power_cap_kilowatts == command.kilowatts:
+        return Decision(())
+    due_ms = now_ms + command.notice_seconds * 1000
+    return Decision(
+        (PowerCapSet(at_ms=now_ms, by=command.by, site=command.site, kilowatts=command.kilowatts, due_ms=due_ms),)
+    )
 
 
 def _fail(state: FleetState, jobs: list[int], now_ms: int, command: SetNodeState) -> list[Event]:

@@ -5,14 +5,14 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from pumasi.api.bodies import AllocationsQuery, NodesQuery, PageQuery, PlanQuery, ReasonBody
+from pumasi.api.bodies import AllocationsQuery, NodesQuery, PageQuery, PlanQuery, PowerBody, ReasonBody
 from pumasi.api.call import Call
 from pumasi.api.finding import parse_node
 from pumasi.api.paging import Page, after, page
 from pumasi.api.problems import Problem, unknown
 from pumasi.api.routing import BodySize, Reach, Table
 from pumasi.control.access import Action, Resource, site_scope
-from pumasi.control.commands import ApplyPlan, SetNodeState
+from pumasi.control.commands import ApplyPlan, SetNodeState, SetPowerCap
 from pumasi.control.plan_checks import plan_problems
 from pumasi.control.views.fleet import (
     NODE_STATES,
@@ -89,6 +89,16 @@ async def sites(call: Call) -> Page[SiteRow]:
 async def site(call: Call) -> SiteRow:
     """Show a site."""
     return site_row(call.state, _known(call, "site", call.state.sites))
+
+
+@TABLE.route("PUT", "/v1/sites/{site}/power", Action.SITE_POWER, Reach.HALL, body=PowerBody, answer=SiteRow)
+async def power(call: Call) -> SiteRow:
+    """Cap the power of a site."""
+    name, body = call.path["site"], call.body
+    await call.do(
+        SetPowerCap(by=call.principal.id, site=name, kilowatts=body.kilowatts, notice_seconds=body.notice_seconds)
+    )
+    return site_row(call.state, name)
 
 
 @TABLE.route("GET", "/v1/pools", Action.FLEET_READ, Reach.COMMON, query=PageQuery, answer=Page[PoolRow])

@@ -57,7 +57,11 @@ class FleetRow(Struct, frozen=True, kw_only=True):
 
 
 class SiteRow(Struct, frozen=True, kw_only=True):
-    """A site and the link to its agent. `since_at`: since when the link is as it is."""
+    """A site and the link to its agent. `since_at`: since when the link is as it is.
+
+    `power_cap_kilowatts`: as the plan says; `power_limit_kilowatts`: the lower of that and what its operator set (0: no
+    cap); `power_planned_kilowatts`: of the GPUs in use, by the planning figures of their models, rounded up.
+    """
 
     id: str
     title: str
@@ -65,6 +69,8 @@ class SiteRow(Struct, frozen=True, kw_only=True):
     region: str
     engine: str
     power_cap_kilowatts: int
+    power_limit_kilowatts: int
+    power_planned_kilowatts: int
     clearances: tuple[str, ...]
     link: str
     since_at: str | None
@@ -191,6 +197,8 @@ def site_row(state: FleetState, site: SiteId) -> SiteRow:
         region=record.declared.region,
         engine=record.declared.engine,
         power_cap_kilowatts=record.declared.power_cap_kilowatts,
+        power_limit_kilowatts=record.power_limit_kilowatts,
+        power_planned_kilowatts=-(-sum(_watts_in_use(state, pool) for pool in pools) // 1000),
         clearances=record.declared.clearances,
         link=record.link,
         since_at=moment(record.since_ms),
@@ -200,6 +208,11 @@ def site_row(state: FleetState, site: SiteId) -> SiteRow:
         gpus_in_use=sum(state.occupancy[pool].used_gpus for pool in pools),
         gpus_free=sum(state.occupancy[pool].free.free_gpus for pool in pools),
     )
+
+
+def _watts_in_use(state: FleetState, pool: PoolId) -> int:
+    model = state.gpu_models[state.pools[pool].declared.model]
+    return state.occupancy[pool].used_gpus * model.planning_watts
 
 
 def pool_row(state: FleetState, pool: PoolId) -> PoolRow:
