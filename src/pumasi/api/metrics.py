@@ -58,6 +58,9 @@ class _FleetCollector(Collector):
         yield CounterMetricFamily("pumasi_jobs_submitted", "Jobs ever submitted", state.next_job - 1)
         yield CounterMetricFamily("pumasi_facts", "Facts in the log", self._service.plane.durable_seq)
         yield CounterMetricFamily("pumasi_cycles", "Scheduling cycles since the start", self._service.cycles)
+        yield CounterMetricFamily(
+            "pumasi_cycles_failed", "Scheduling cycles that failed and planned nothing", self._service.cycles_failed
+        )
         yield GaugeMetricFamily(
             "pumasi_cycle_seconds", "Time the last cycle took", self._service.cycle_milliseconds / 1000
         )

@@ -9,11 +9,13 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 import uvicorn
 
 from pumasi.adapters.clocks import ScaledClock, SystemClock
+from pumasi.adapters.rotating_file import RotatingFile
 from pumasi.adapters.sqlite_log import SqliteLog
 from pumasi.api.app import create_app
 from pumasi.bootstrap.embedded_agents import embedded_agents
@@ -26,6 +28,7 @@ from pumasi.ports.event_log import LogBroken
 
 LOG_NAME = "fleet.db"
 GC_THRESHOLDS = (10_000, 5, 10_000)  # the state has no cycles: looking for some in all of it stops the world for 0.1 s
+CONTROL_LOG_BYTES_MAX = 64 * 1024 * 1024  # some 300,000 requests; the file before it is kept too
 SWITCH_SECONDS = 0.0005  # a call never waits longer for its turn beside the planning thread (Python's default: 0.005)
 
 
@@ -35,8 +38,11 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
     :raises CannotStart: if it cannot; nothing is left running.
     """
     _favour_short_pauses()
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _log_to(settings.data / "control.log")
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _log_to(settings.data / "control.log")
+    except OSError as error:
+        raise CannotStart(f"{settings.data} cannot hold the data: {error.strerror}") from error
     try:
         store = SqliteLog(settings.data / LOG_NAME)
     except LogBroken as error:
@@ -52,7 +58,7 @@ def _favour_short_pauses() -> None:
 
 
 def _log_to(path: Path) -> None:
-    """Structured lines go to a file; the terminal is for people."""
+    """Structured lines go to a file that cannot fill the disk; the terminal is for people."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -61,7 +67,7 @@ def _log_to(path: Path) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=path.open("a", encoding="utf-8", buffering=1)),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, RotatingFile(path, CONTROL_LOG_BYTES_MAX))),
         cache_logger_on_first_use=True,
     )
 

@@ -3,15 +3,17 @@
 Commands are carried out as they come. Their facts gather while the previous group is being written; then the next group
 goes to disk in one transaction, and everyone in it is answered (group commit). A plan is made in a thread of its own
 from a state that stands still meanwhile: submissions are taken all the same, other commands wait for it. If the log
-breaks, the service stops and stays stopped: on restart the state is folded from what is on disk.
+breaks, or state and log may differ, the service stops and stays stopped: on restart the state is folded from what is on
+disk. A plan that cannot be made stops nothing: what runs goes on, and people can still cancel what it fails over.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from msgspec import Struct
 
 from pumasi.control.commands import Command, HearSite
@@ -19,14 +21,17 @@ from pumasi.control.plane import ControlPlane
 from pumasi.control.refusals import Refusal
 from pumasi.events.facts import Event
 from pumasi.model.ids import SiteId
-from pumasi.ports.event_log import JobStore, LogBroken
+from pumasi.ports.event_log import JobStore, LogBroken, Snapshot
 from pumasi.protocol.messages import LogChunk, LogRequest, RunKey, SyncRequest, SyncResponse
+from pumasi.scheduler.plan import Plan
 
 CYCLE_SECONDS = 1.0  # a fact that needs a new plan is never older than this when the plan is made
 CYCLE_REST = 3  # after a cycle of t seconds the loop belongs to callers for at least CYCLE_REST * t
 CYCLE_REST_SECONDS_MIN = 0.05
 SNAPSHOT_EVERY_FACTS = 200_000  # some 2 s of replay on restart
 EVENT_PAGE = 1000
+
+log = structlog.get_logger("pumasi.control")
 
 
 class _LogWait(Struct):
@@ -44,9 +49,10 @@ class Service:
         self.plane = plane
         self.store = store
         self.broken: LogBroken | None = None
-        self.failed = asyncio.Event()  # set when the log broke
+        self.failed = asyncio.Event()  # set when `broken` is
         self.cycle_milliseconds = 0
         self.cycles = 0
+        self.cycles_failed = 0  # those that found no plan because the scheduler raised
         self._staged = asyncio.Event()
         self._changed = asyncio.Event()
         self._committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -59,7 +65,8 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Service"]:
         """Commit groups and run cycles while the context is open; on leaving, everything staged is on disk."""
-        tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._run_cycles())]
+        works = (self._commit_groups(), self._run_cycles())
+        tasks = [asyncio.create_task(self._or_stop(work)) for work in works]
         try:
             yield self
         finally:
@@ -69,7 +76,23 @@ class Service:
             if self.broken is None:
                 self.plane.flush(self.store)
                 if self.plane.state.seq > self._snapshot_seq:
-                    self.store.save_snapshot(self.plane.snapshot())
+                    self._save_snapshot(self.plane.snapshot())
+
+    async def _or_stop(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work that never ends; if it fails, the whole service stops rather than go on with half of itself."""
+        try:
+            await work
+        except Exception as error:
+            log.exception("service_failed")
+            self._stop(LogBroken(f"{type(error).__name__}: {error}"))
+
+    def _stop(self, reason: LogBroken) -> None:
+        """Refuse everybody who waits and everybody who comes."""
+        self.broken = self.broken or reason
+        self.failed.set()
+        for waited in (self._committed, self._planned):
+            if not waited.done():
+                waited.set_result(None)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -86,7 +109,7 @@ class Service:
         :raises LogBroken: if they could not be made durable.
         """
         while any(self.plane.must_wait(command) for command in commands):
-            await asyncio.shield(self._planned)
+            await self._until_planned()
         result: Any = None
         for command in commands:
             result = self.plane.execute(command)
@@ -98,7 +121,12 @@ class Service:
     async def settled(self) -> None:
         """Return when every fact taken so far is in the state: at once, unless a plan is being made."""
         while self.plane.seq != self.plane.state.seq:
-            await asyncio.shield(self._planned)
+            await self._until_planned()
+
+    async def _until_planned(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+        await asyncio.shield(self._planned)
 
     async def archived(self) -> None:
         """Return when every job that has left the state is in the archive."""
@@ -123,11 +151,10 @@ class Service:
             try:
                 await asyncio.to_thread(self.store.append, staged.events, staged.ended)
             except LogBroken as error:
-                self.broken = error
-                self.failed.set()
-            else:
-                self._wake_sites(self.plane.made_durable(staged))
-                self._changed.set()
+                self._stop(error)
+                return
+            self._wake_sites(self.plane.made_durable(staged))
+            self._changed.set()
             committed, self._committed = self._committed, asyncio.get_running_loop().create_future()
             committed.set_result(None)
 
@@ -160,11 +187,23 @@ class Service:
 
     async def _cycle(self) -> int:
         """Plan in another thread while submissions go on; what would change the plan's input waits."""
-        made = await asyncio.to_thread(self.plane.begin_cycle())
-        planned, self._planned = self._planned, asyncio.get_running_loop().create_future()
-        facts = self.plane.end_cycle(made)
-        planned.set_result(None)
+        planning = asyncio.ensure_future(asyncio.to_thread(self.plane.begin_cycle()))
+        try:
+            await asyncio.wait({planning})
+        finally:  # cancelled or not: the state may move again, but not before nobody plans from it
+            await asyncio.wait({planning})
+            planned, self._planned = self._planned, asyncio.get_running_loop().create_future()
+            facts = self.plane.end_cycle(self._plan_of(planning))
+            planned.set_result(None)
         return facts
+
+    def _plan_of(self, planning: "asyncio.Future[Plan]") -> Plan:
+        """What was planned; nothing if the scheduler raised, or if nothing may start any more."""
+        error = planning.exception()
+        if error is not None:
+            self.cycles_failed += 1
+            log.error("plan_failed", exc_info=error)
+        return Plan((), self.plane.reasons) if error or self._paused else planning.result()
 
     async def _wait_for_change(self, seconds: float) -> None:
         try:
@@ -182,7 +221,14 @@ class Service:
         if self.plane.durable_seq == self.plane.seq:
             snapshot = self.plane.snapshot()
             self._snapshot_seq = snapshot.seq
-            await asyncio.to_thread(self.store.save_snapshot, snapshot)
+            await asyncio.to_thread(self._save_snapshot, snapshot)
+
+    def _save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot if that can be done. Without it a restart takes longer, and nothing else is lost."""
+        try:
+            self.store.save_snapshot(snapshot)
+        except LogBroken:
+            log.exception("snapshot_failed")
 
     # --- agents ------------------------------------------------------------------------------------------------------
 
