@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from pumasi.agents.journal import Journal
 from pumasi.agents.link import Link
 from pumasi.agents.local_engine import LocalEngine, LocalSettings
 from pumasi.agents.site_agent import SiteAgent, SiteSettings, Superseded
+from pumasi.agents.site_files import read_admission
 from pumasi.agents.site_policy import Admission
 from pumasi.agents.spawner import Spawner
 from pumasi.model.ids import SiteId
@@ -70,17 +71,19 @@ async def run_agent(
     settings: AgentSettings,
     stopping: asyncio.Event,
     engine_factory: EngineFactory | None = None,
-    admission: Admission | None = None,
 ) -> None:
     """Serve all sites until `stopping` is set.
 
     :param engine_factory: makes a site's engine; processes of this machine if None.
-    :param admission: holds every order against the site's own policy; without it, what the engine can do is allowed.
     :raises NotEnrolled: if a site has no identity here; nothing was served then.
     :raises SiteInUse: if another process serves one of them from the same directory.
+    :raises PolicyProblem: if a site's policy cannot be used.
+    :raises SiteProblem: if a site's table of its engine cannot be used.
     :raises Superseded: when every site has been taken over by another agent.
     """
-    identities = [load_identity(site_directory(settings.data, site), site) for site in settings.sites]
+    directories = {site: site_directory(settings.data, site) for site in settings.sites}
+    identities = [load_identity(directory, site) for site, directory in directories.items()]
+    admissions = {site: read_admission(directory) for site, directory in directories.items()}
     link, spawner = Link(settings.server), Spawner()
 
     def local_engine(identity: Identity, directory: Path) -> Engine:
@@ -89,7 +92,7 @@ async def run_agent(
     with contextlib.ExitStack() as locks:
         for identity in identities:
             locks.enter_context(lock_site(site_directory(settings.data, identity.site)))
-        host = _Host(settings, link, engine_factory or local_engine, stopping, admission)
+        host = _Host(settings, link, engine_factory or local_engine, stopping, admissions)
         try:
             served = await asyncio.gather(*(host.serve(identity) for identity in identities))
         finally:
@@ -108,12 +111,12 @@ class _Host:
         link: Link,
         engine_factory: EngineFactory,
         stopping: asyncio.Event,
-        admission: Admission | None,
+        admissions: Mapping[SiteId, Admission | None],
     ) -> None:
         self._settings = settings
         self._link = link
         self._engine_factory = engine_factory
-        self._admission = admission
+        self._admissions = admissions
         self._stopping = stopping
 
     async def serve(self, identity: Identity) -> bool:
@@ -134,4 +137,5 @@ class _Host:
         directory = site_directory(self._settings.data, identity.site)
         engine = self._engine_factory(identity, directory)
         journal = Journal(directory / "journal")
-        return SiteAgent(identity, self._link, engine, journal, self._settings.site_settings, self._admission)
+        admission = self._admissions[identity.site]
+        return SiteAgent(identity, self._link, engine, journal, self._settings.site_settings, admission)

@@ -1,4 +1,4 @@
-"""The commands `pumasi agent enrol` and `pumasi agent run`."""
+"""The group `pumasi agent`, and its commands `enrol` and `run`."""
 
 import asyncio
 import logging
@@ -12,18 +12,22 @@ import structlog
 
 from pumasi.agents.agent import AgentSettings, enrol, run_agent
 from pumasi.agents.identity import NotEnrolled, SiteInUse
-from pumasi.agents.link import LinkRefused, LinkTrouble, is_loopback
+from pumasi.agents.joining.commands import doctor, init, leave
+from pumasi.agents.link import LinkRefused, LinkTrouble
+from pumasi.agents.options import data, plain_http, server, site_names
 from pumasi.agents.site_agent import SiteSettings, Superseded
-from pumasi.model.ids import is_name
+from pumasi.agents.site_policy import PolicyProblem
+from pumasi.agents.slurm.site import SiteProblem
 
-_DENIED, _CONFLICT, _UNREACHABLE = 4, 5, 7  # as docs/reference/exit-codes.md lists them
-_PLAIN_HTTP = "pumasi.agents.plain_http"
+_FAILED, _DENIED, _CONFLICT, _UNREACHABLE = 1, 4, 5, 7  # as docs/reference/exit-codes.md lists them
 _EXIT_CODES: dict[type[Exception], int] = {
     NotEnrolled: _DENIED,
     LinkRefused: _DENIED,
     Superseded: _DENIED,
     SiteInUse: _CONFLICT,
     LinkTrouble: _UNREACHABLE,
+    PolicyProblem: _FAILED,
+    SiteProblem: _FAILED,
 }
 
 
@@ -33,57 +37,23 @@ def _failure(error: Exception) -> click.exceptions.Exit:
     return click.exceptions.Exit(_EXIT_CODES[type(error)])
 
 
-def _site_names(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    for site in value:
-        if not is_name(site):
-            raise click.BadParameter(f"{site!r} is no site name: a-z, 0-9 and inner hyphens, at most 63")
-    return value
-
-
-def _note_plain_http(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    context.meta[_PLAIN_HTTP] = value
-
-
-def _server_url(context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    secret = value.startswith("https://") or is_loopback(value)
-    if not value.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{value!r} is no address of a server: https://...")
-    if not secret and not context.meta[_PLAIN_HTTP]:
-        raise click.BadParameter(
-            "jobs carry secrets: use https:// to another machine, or say --plain-http if the way there is safe"
-        )
-    return value
-
-
-_server = click.option(
-    "--server", envvar="PUMASI_SERVER", required=True, callback=_server_url, help="URL of the control plane."
-)
-_plain_http = click.option(
-    "--plain-http",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_note_plain_http,
-    help="Allow http:// to another machine.",
-)
-_data = click.option(
-    "--data", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory of this agent's own."
-)
-
-
 @click.group()
 def agent() -> None:
-    """Enrol and run the agent of a site.
+    """Join a fleet with a site, run the site's agent, and leave again.
 
     An agent runs at the site. It dials out to the control plane, fetches orders, and has the site's engine run them.
     """
 
 
+for _command in (init, doctor, leave):
+    agent.add_command(_command)
+
+
 @agent.command("enrol")
-@_plain_http
-@_server
-@_data
-@click.option("--site", "sites", required=True, multiple=True, callback=_site_names, help="The site the token is for.")
+@plain_http
+@server
+@data
+@click.option("--site", "sites", required=True, multiple=True, callback=site_names, help="The site the token is for.")
 @click.option(
     "--token", envvar="PUMASI_ENROL_TOKEN", help="The one-use token; asked for, or read from a pipe, if absent."
 )
@@ -103,12 +73,10 @@ def enrol_command(server: str, data: Path, sites: tuple[str, ...], token: str | 
 
 
 @agent.command("run")
-@_plain_http
-@_server
-@_data
-@click.option(
-    "--site", "sites", required=True, multiple=True, callback=_site_names, help="A site to serve; repeatable."
-)
+@plain_http
+@server
+@data
+@click.option("--site", "sites", required=True, multiple=True, callback=site_names, help="A site to serve; repeatable.")
 @click.option(
     "--clock-rate", type=click.IntRange(min=1), default=1, show_default=True, help="Fleet seconds per real second."
 )

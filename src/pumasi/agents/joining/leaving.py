@@ -1,0 +1,64 @@
+"""Leaving a fleet: a site says that its nodes are drained, waits until nothing of the fleet is left on it, and goes.
+
+The wish is a file in the site's directory, so that it outlasts the agent. What runs may end as it would have.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pumasi.agents.journal import Journal
+from pumasi.agents.run_book import RunBook
+from pumasi.events.facts import NodeState
+from pumasi.model.ids import PoolId
+from pumasi.model.jobs import StopCause
+from pumasi.ports.engine import Engine, Found, Output, Polled, StartAnswer
+from pumasi.protocol.messages import NodeHealth, NodeReport, RunKey, StartOrder
+
+LEAVING_FILE = "leaving"
+_REASON = "the site is leaving the fleet"
+
+
+def wish_to_leave(directory: Path, leaving: bool) -> None:
+    """Note that the site is leaving, or is not any more; its agent tells the control plane with its next look."""
+    path = directory / LEAVING_FILE
+    path.touch() if leaving else path.unlink(missing_ok=True)
+
+
+def still_here(directory: Path) -> tuple[list[RunKey], int]:
+    """The fleet's runs on the site, and how many reports the control plane has yet to take."""
+    book = RunBook(Journal(directory / "journal").read())
+    return [known.run for known in book.live()], sum(1 for _ in book.untold(1_000_000))
+
+
+class LeavingEngine:
+    """An engine whose nodes are all drained as long as the site wishes to leave. `pools`: nodes of each."""
+
+    def __init__(self, engine: Engine, directory: Path, pools: dict[PoolId, int]) -> None:
+        self._engine = engine
+        self._wish = directory / LEAVING_FILE
+        self._drained = NodeHealth(
+            pools=tuple(pools),
+            ailing=tuple(
+                NodeReport(pool=pool, first=0, nodes=nodes, state=NodeState.DRAINED, reason=_REASON)
+                for pool, nodes in pools.items()
+            ),
+        )
+        self._latest: NodeHealth | None = None
+        self._was_leaving = False
+        self.start: Callable[[StartOrder, int, int], StartAnswer] = engine.start
+        self.stop: Callable[[RunKey, StopCause, str, int], bool] = engine.stop
+        self.find: Callable[[], tuple[Found, ...]] = engine.find
+        self.read_output: Callable[[RunKey, str, int, int], Output] = engine.read_output
+        self.forget: Callable[[RunKey], None] = engine.forget
+        self.news_descriptor: Callable[[], int | None] = engine.news_descriptor
+        self.close: Callable[[], None] = engine.close
+
+    def poll(self) -> Polled:
+        """What the engine says, except that its nodes are drained while the site is leaving."""
+        polled = self._engine.poll()
+        self._latest = polled.nodes or self._latest
+        leaving = self._wish.exists()
+        changed, self._was_leaving = leaving != self._was_leaving, leaving
+        if leaving:
+            return polled._replace(nodes=self._drained if changed else None)
+        return polled._replace(nodes=self._latest) if changed else polled
