@@ -9,6 +9,7 @@ from typing import TypeAlias
 import structlog
 from msgspec import Struct
 
+from pumasi.agents.engines import open_engine
 from pumasi.agents.identity import (
     Identity,
     Membership,
@@ -20,7 +21,6 @@ from pumasi.agents.identity import (
 )
 from pumasi.agents.journal import Journal
 from pumasi.agents.link import Link
-from pumasi.agents.local_engine import LocalEngine, LocalSettings
 from pumasi.agents.site_agent import SiteAgent, SiteSettings, Superseded
 from pumasi.agents.site_files import read_admission
 from pumasi.agents.site_policy import Admission
@@ -74,7 +74,7 @@ async def run_agent(
 ) -> None:
     """Serve all sites until `stopping` is set.
 
-    :param engine_factory: makes a site's engine; processes of this machine if None.
+    :param engine_factory: makes a site's engine; the one its directory says if None.
     :raises NotEnrolled: if a site has no identity here; nothing was served then.
     :raises SiteInUse: if another process serves one of them from the same directory.
     :raises PolicyProblem: if a site's policy cannot be used.
@@ -86,13 +86,13 @@ async def run_agent(
     admissions = {site: read_admission(directory) for site, directory in directories.items()}
     link, spawner = Link(settings.server), Spawner()
 
-    def local_engine(identity: Identity, directory: Path) -> Engine:
-        return LocalEngine(LocalSettings(fleet=identity.fleet, site=identity.site, directory=directory), spawner)
+    def own_engine(identity: Identity, directory: Path) -> Engine:
+        return open_engine(identity, directory, spawner)
 
     with contextlib.ExitStack() as locks:
         for identity in identities:
             locks.enter_context(lock_site(site_directory(settings.data, identity.site)))
-        host = _Host(settings, link, engine_factory or local_engine, stopping, admissions)
+        host = _Host(settings, link, engine_factory or own_engine, stopping, admissions)
         try:
             served = await asyncio.gather(*(host.serve(identity) for identity in identities))
         finally:

@@ -63,9 +63,9 @@ def unrecorded_end(state: str, stopped_for: StopCause | None) -> ExitRecord:
     )
 
 
-def explained(record: ExitRecord, state: str) -> ExitRecord:
+def explained(record: ExitRecord, state: str, stopped_for: StopCause | None) -> ExitRecord:
     """A record that says "Slurm ended it", with the reason Slurm gives; without one, the site wanted it gone."""
-    meaning = _MEANINGS.get(state, _Meaning(StopCause.DRAIN))
+    meaning = _MEANINGS.get(state, _Meaning(StopCause.DRAIN)) if stopped_for is None else _Meaning(stopped_for)
     return ExitRecord(
         exit_code=record.exit_code,
         signal=record.signal,
