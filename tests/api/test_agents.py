@@ -77,27 +77,45 @@ def test_an_older_generation_is_a_clone(api: Api) -> None:
     assert _sync(api, generation=2).status_code == 200
 
 
-def test_an_agent_that_is_superseded_while_it_waits_gets_no_orders(api: Api) -> None:
-    old = api.keys["north-dc"]
-    body = msgspec.json.encode(SyncRequest(after_seq=api.plane.durable_seq, wait_seconds=20))
+def _start_waiting(api: Api, key: signing.KeyPair, body: bytes) -> asyncio.Future[httpx2.Response]:
+    """A sync that the control plane holds open."""
     header = signing.authorization(
-        signing.sign(old.private, "north-dc", 1, "POST", SYNC, body, int(time.time()), "waits")
+        signing.sign(key.private, "north-dc", 1, "POST", SYNC, body, int(time.time()), "waits")
     )
 
-    async def start_waiting() -> asyncio.Future[httpx2.Response]:
+    async def start() -> asyncio.Future[httpx2.Response]:
         waiting = asyncio.ensure_future(api.http.request("POST", SYNC, content=body, headers={"Authorization": header}))
         await asyncio.sleep(0.1)
         return waiting
 
-    async def end_of(waiting: asyncio.Future[httpx2.Response]) -> httpx2.Response:
-        return await waiting
-
-    waiting = api.on_loop(start_waiting())
+    waiting = api.on_loop(start())
     assert not waiting.done()
+    return waiting
+
+
+def _end_of(api: Api, waiting: asyncio.Future[httpx2.Response]) -> httpx2.Response:
+    async def end() -> httpx2.Response:
+        async with asyncio.timeout(1):
+            return await waiting
+
+    return api.on_loop(end())
+
+
+def test_a_control_plane_that_leaves_holds_no_call(api: Api) -> None:
+    body = msgspec.json.encode(SyncRequest(after_seq=api.plane.durable_seq, wait_seconds=20))
+    waiting = _start_waiting(api, api.keys["north-dc"], body)
+    api.run(api.service.leave)
+    assert msgspec.json.decode(_end_of(api, waiting).content, type=SyncResponse).starts == ()
+
+
+def test_an_agent_that_is_superseded_while_it_waits_gets_no_orders(api: Api) -> None:
+    old = api.keys["north-dc"]
+    body = msgspec.json.encode(SyncRequest(after_seq=api.plane.durable_seq, wait_seconds=20))
+    waiting = _start_waiting(api, old, body)
     api.enrol("north-dc")
     api.submit()
     api.cycle()
-    assert_problem(api.on_loop(end_of(waiting)), 403, "agent-superseded")
+    assert_problem(_end_of(api, waiting), 403, "agent-superseded")
     orders = msgspec.json.decode(_sync(api, generation=2).content, type=SyncResponse)
     assert len(orders.starts) == 1
 

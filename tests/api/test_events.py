@@ -87,6 +87,28 @@ def test_one_sees_the_jobs_one_may_read_and_no_people(api: Api) -> None:
     ]
 
 
+def test_those_at_a_site_see_what_is_placed_there_and_no_more_once_it_is_elsewhere(api: Api) -> None:
+    token = api.principal("op", Role.SITE_OPERATOR, "site:north-dc")
+    start = api.plane.state.seq
+    here, there = api.submit(pools=["north-b200"]), api.submit("", "south/lab", pools=["south-b200"])
+    api.cycle()
+    for job in (here, there):
+        api.call("POST", f"/v1/jobs/{job}/cancel")
+    events = _follow(api, token, start, 99, seconds=0.3)
+    assert [(event.type, event.data["job"]) for event in events] == [("AttemptPlaced", here), ("StopOrdered", here)]
+
+
+def test_the_stream_ends_when_the_service_leaves(api: Api) -> None:
+    async def listen() -> list[Received]:
+        waiting = asyncio.ensure_future(_collect(api, api.token, api.plane.durable_seq, 1, 5))
+        await asyncio.sleep(0.05)
+        api.service.leave()
+        async with asyncio.timeout(1):
+            return await waiting
+
+    assert api.on_loop(listen()) == []
+
+
 def test_events_of_ended_jobs_are_still_their_readers(api: Api) -> None:
     token = api.principal("me", Role.USER, "north/lab")
     mine, theirs = api.submit(held=True), api.submit("", "south/lab", held=True)

@@ -1,12 +1,14 @@
-"""`pumasi up` where it cannot start: a line that says why, and no traceback."""
+"""`pumasi up` where it cannot start, and where it stops: a person reads a line, and no traceback."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
-
-import pytest
 
 from pumasi.adapters.sqlite_log import SqliteLog
 
@@ -45,6 +47,38 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         refused(up("--data", str(tmp_path), "--port", str(port)), f"127.0.0.1:{port}", "in use")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "example.org"])
-def test_an_address_beyond_this_machine(tmp_path: Path, host: str) -> None:
-    refused(up("--data", str(tmp_path), "--host", host), "not loopback")
+def test_an_address_beyond_this_machine(tmp_path: Path) -> None:
+    refused(up("--data", str(tmp_path), "--host", "0.0.0.0"), "not loopback")
+
+
+def test_it_stops_at_once_and_in_silence_though_readers_hold_calls_open(tmp_path: Path) -> None:
+    ready, output = tmp_path / "ready.json", tmp_path / "output"
+    command = [sys.executable, "-m", "pumasi", "up", "--port", "0", "--agents", "none", "--plan", "campus"]
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, "--data", str(tmp_path / "data"), "--ready-file", str(ready)],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, "PYTHONPATH": "src"},
+        )
+    try:
+        while not ready.exists():
+            assert process.poll() is None, output.read_text()
+            time.sleep(0.02)
+        said = json.loads(ready.read_text())
+        setup = json.dumps({"token": said["setup"], "principal": "kim"}).encode()
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{said['url']}/v1/setup", setup, headers)) as answer:
+            token = json.load(answer)["token"]
+        events = urllib.request.Request(f"{said['url']}/v1/events", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(events) as stream:
+            assert stream.readline().startswith(b":")
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 0
+            assert time.monotonic() - began < 2.5, "it waited for a reader to go"
+    finally:
+        process.kill()
+        process.wait()
+    assert output.read_text().splitlines()[0].startswith("Pumasi serves campus (96 GPUs) at ")
+    assert len(output.read_text().splitlines()) == 3, output.read_text()

@@ -70,6 +70,15 @@ def _log_to(path: Path) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, RotatingFile(path, CONTROL_LOG_BYTES_MAX))),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+
+
+class _ToStructlog(logging.Handler):
+    """Takes what libraries say to the same file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record."""
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
 
 
 def verify(data: Path) -> tuple[int, str]:
@@ -165,5 +174,6 @@ async def _http(service: Service, listener: socket.socket) -> AsyncIterator[None
             await asyncio.sleep(0.01)
         yield
     finally:
+        service.leave()
         server.should_exit = True
         await serving

@@ -53,6 +53,7 @@ class Service:
         self.cycle_milliseconds = 0
         self.cycles = 0
         self.cycles_failed = 0  # those that found no plan because the scheduler raised
+        self.leaving = asyncio.Event()  # set when no call may be held open any more
         self._staged = asyncio.Event()
         self._changed = asyncio.Event()
         self._committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -171,6 +172,15 @@ class Service:
         """Plan no more: the fleet is being shut down, and what ends now must not start again at once."""
         self._paused = True
 
+    def leave(self) -> None:
+        """Let go of every call that is held open, and hold none from now on: the API is about to close."""
+        self.leaving.set()
+        for event in self._mail.values():
+            event.set()
+        for wait in self._log_waits.values():
+            if not wait.answer.done():
+                wait.answer.set_exception(TimeoutError())
+
     async def _run_cycles(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -252,7 +262,7 @@ class Service:
         event = self._mail_event(site)
         try:
             async with asyncio.timeout(request.wait_seconds):
-                while not self._has_mail(site, request.after_seq):
+                while not self.leaving.is_set() and not self._has_mail(site, request.after_seq):
                     event.clear()
                     await event.wait()
         except TimeoutError:

@@ -13,10 +13,10 @@ from pumasi.api.call import Call
 from pumasi.api.finding import job_by_id, job_resource
 from pumasi.api.problems import Problem
 from pumasi.api.routing import Reach, Table
-from pumasi.control.access import Action, Resource
+from pumasi.control.access import Action, Resource, site_scope
 from pumasi.control.views.events import needed, public_fact
-from pumasi.events.facts import Event, JobSubmitted
-from pumasi.model.ids import JobId
+from pumasi.events.facts import AttemptPlaced, Event, JobSubmitted
+from pumasi.model.ids import JobId, PoolId, SiteId
 
 TABLE = Table("events")
 
@@ -56,11 +56,16 @@ class _Stream:
         """Events on the wire, and a comment when nothing happened for a while."""
         facts = self._call.service.events_after(start)
         pending = asyncio.ensure_future(anext(facts))
+        leaving = asyncio.ensure_future(self._call.service.leaving.wait())
         try:
             yield _KEEP_ALIVE  # so that headers reach the reader at once
-            while still_valid(self._call):
-                done, _ = await asyncio.wait({pending}, timeout=self._call.settings.keep_alive_seconds)
-                if not done:
+            while still_valid(self._call) and not leaving.done():
+                await asyncio.wait(
+                    {pending, leaving},
+                    timeout=self._call.settings.keep_alive_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not pending.done():
                     yield _KEEP_ALIVE
                     continue
                 seq, event = pending.result()
@@ -69,7 +74,8 @@ class _Stream:
                     yield _event(seq, event)
         finally:
             pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
+            leaving.cancel()
+            await asyncio.gather(pending, leaving, return_exceptions=True)
             await facts.aclose()  # type: ignore[attr-defined]
 
     async def _may_see(self, event: Event) -> bool:
@@ -78,7 +84,14 @@ class _Stream:
             if isinstance(event, JobSubmitted):
                 self._remember(event.job, need.resource)
             return self._call.may(need.action, need.resource)
-        return self._call.may(need.action, await self._resource(need.job))
+        resource = await self._resource(need.job)
+        if isinstance(event, AttemptPlaced):  # from now on it is also its site's, and no longer another's
+            resource = Resource((*resource.scopes[:1], site_scope(self._site(event.pool))), user=resource.user)
+            self._remember(need.job, resource)
+        return self._call.may(need.action, resource)
+
+    def _site(self, pool: PoolId) -> SiteId:
+        return self._call.state.pools[pool].declared.site
 
     async def _resource(self, number: JobId) -> Resource:
         if number not in self._jobs:

@@ -44,7 +44,7 @@ async def logs(call: Call) -> OutputRow:
     while True:
         chunk = await _ask(call, site, attempt, query)
         left_seconds = deadline - asyncio.get_running_loop().time()
-        if chunk.data or chunk.complete or left_seconds <= 0:
+        if chunk.data or chunk.complete or left_seconds <= 0 or call.service.leaving.is_set():
             return _row(call, attempt, query, chunk)
         await asyncio.sleep(min(_ASK_AGAIN_SECONDS, left_seconds))
 
