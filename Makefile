@@ -75,6 +75,7 @@ fmt: $(VENV)/.dev ## format, and mend what lint can mend
 docs: $(VENV)/.dev ## write the generated pages and openapi/openapi.json again
 	@$(BIN)/python scripts/draw_state_machines.py
 	@$(BIN)/python scripts/write_cli_reference.py
+	@$(BIN)/python -m scripts.write_museum
 	@$(BIN)/python -m pumasi.api > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
 

@@ -19,6 +19,10 @@ settings.register_profile("search", derandomize=False, deadline=None, max_exampl
 settings.load_profile("same")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the outputs of scenario and museum scripts anew")
+
+
 @pytest.fixture(scope="session")
 def slurm_folder() -> Iterator[Path]:
     """A folder for clusters, its path short enough for their sockets; where Slurm is lacking, this says what to do."""

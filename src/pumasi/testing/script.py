@@ -4,16 +4,18 @@ A line at the margin is a command (`#` starts a comment), the indented lines bel
 commands and returns the transcript as it should be; a test compares, a flag rewrites. Durations are seconds.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from pumasi.events import facts
 from pumasi.events.facts import Event, NodeState
-from pumasi.model.fleet import Owner, OwnerKind, Pool, Queue, Quota
+from pumasi.model.fleet import Owner, OwnerKind, Pool, Queue, Quota, Site
 from pumasi.model.hostlist import compress
 from pumasi.model.jobs import Charge, JobState, Level, Outcome, StopCause, Topology
+from pumasi.scheduler.eligibility import eligible, never_admissible
 from pumasi.scheduler.plan import Plan
-from pumasi.testing.builders import HGX, NVL72, fleet_facts, owner, pool
+from pumasi.testing.builders import HGX, NVL72, fleet_facts, owner, pool, spec
 from pumasi.testing.harness import Harness
 
 INDENT = "    "
@@ -41,6 +43,7 @@ class Player:
         self._owners: list[Owner] = []
         self._pools: list[Pool] = []
         self._queues: list[Queue] = []
+        self._sites: list[Site] = []
         self._harness: Harness | None = None
         self._commands: dict[str, Callable[[list[str], Options], list[str]]] = {
             "owner": self._owner,
@@ -57,6 +60,9 @@ class Player:
             "link": self._link,
             "why": self._why,
             "show": self._show,
+            "ask": self._ask,
+            "reclaims": self._reclaims,
+            "usage": self._usage,
         }
 
     def run(self, line: str) -> list[str]:
@@ -70,7 +76,7 @@ class Player:
     def harness(self) -> Harness:
         """The fleet, made from the declarations when first needed."""
         if self._harness is None:
-            self._harness = Harness(fleet_facts(self._owners, self._pools, self._queues))
+            self._harness = Harness(fleet_facts(self._owners, self._pools, self._queues, sites=self._sites))
         return self._harness
 
     # --- declaring ---------------------------------------------------------------------------------------------------
@@ -88,6 +94,9 @@ class Player:
     def _pool(self, words: list[str], options: Options) -> list[str]:
         model = NVL72 if options.pop("model", "") == NVL72.id else HGX
         in_rack = int(options.pop("nodes_per_rack", "4"))
+        if "clears" in options:
+            site, cleared = f"{words[0]}-site", tuple(options.pop("clears").split(","))
+            self._sites.append(Site(id=site, title=site, operator=next(iter(options)), clearances=cleared))
         entitlements = {name: int(gpus) for name, gpus in options.items()}
         self._pools.append(pool(words[0], entitlements, model=model, nodes_per_rack=in_rack))
         return []
@@ -165,6 +174,29 @@ class Player:
         racks = [counts[first : first + free.nodes_per_rack] for first in range(0, free.nodes, free.nodes_per_rack)]
         return [*lines, "free: " + " | ".join(" ".join(rack) for rack in racks)]
 
+    def _ask(self, words: list[str], options: Options) -> list[str]:
+        """Whether a job could ever run, before anybody submits it: where, or why not."""
+        asked = spec(words[0], int(words[1]), **{name: _FIELDS[name](text) for name, text in options.items()})
+        verdicts = never_admissible(self.harness.state, asked)
+        if verdicts:
+            return [f"never: {verdict.code} {verdict.pool}: {verdict.detail}" for verdict in verdicts]
+        return ["could run in " + ", ".join(fit.pool for fit in eligible(self.harness.state, asked)[0])]
+
+    def _reclaims(self, _words: list[str], _options: Options) -> list[str]:
+        """How the lending contracts were kept."""
+        return [
+            f"{each.owner} got {each.gpus} GPUs back for job {each.claimant}, {each.evicted_gpus} evicted, in"
+            f" {each.took_milliseconds // 1000} s of {each.promised_milliseconds // 1000} s"
+            for each in self.harness.ledger.reclaims.settled
+        ] or ["none"]
+
+    def _usage(self, _words: list[str], _options: Options) -> list[str]:
+        """GPU-seconds by who used whose."""
+        sums: Counter[tuple[str, str]] = Counter()
+        for key, amount in self.harness.ledger.statement(self.harness.now_ms).items():
+            sums[key.debit, key.credit] += amount
+        return [f"{queue} used {amount // 1000} GPU-seconds of {owner}" for (queue, owner), amount in sums.items()]
+
     def _told(self, plan: Plan) -> list[str]:
         lines = [sentence(self.harness, event) for event in plan.events]
         waiting = [f"job {job} waits: {reasons.first.code}" for job, reasons in sorted(plan.reasons.items())]
@@ -200,6 +232,8 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
     "time_limit_seconds": int,
     "may_borrow": lambda text: text == "yes",
     "stays_home": lambda text: text == "yes",
+    "sites": lambda text: tuple(text.split(",")),
+    "gpu_models": lambda text: tuple(text.split(",")),
     "pools": lambda text: tuple(text.split(",")),
     "data_class": str,
 }
