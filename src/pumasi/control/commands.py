@@ -7,7 +7,7 @@ from pumasi.model.access import Principal, Token
 from pumasi.model.fleet import FleetPlan
 from pumasi.model.ids import JobId, PoolId, PrincipalId, SiteId
 from pumasi.model.jobs import JobSpec
-from pumasi.protocol.messages import Report
+from pumasi.protocol.messages import NodeHealth, Report
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -96,7 +96,11 @@ class EnrolSite(Command, frozen=True, kw_only=True):
 
 
 class HearSite(Command, frozen=True, kw_only=True):
-    """A site's agent called; what it reports about runs of that site is recorded, what is stale is passed over."""
+    """A site's agent called; what it reports about runs of that site is recorded, what is stale is passed over.
+
+    `nodes`: how its nodes are, if it says so.
+    """
 
     site: SiteId
     reports: tuple[Report, ...] = ()
+    nodes: NodeHealth | None = None

@@ -2,6 +2,7 @@
 
 from pumasi.control.commands import EnrolSite, HearSite, SetNodeState, SetPowerCap
 from pumasi.control.decisions import Answer, Decision
+from pumasi.control.node_health import as_operators_words, health_facts, set_by_site
 from pumasi.control.refusals import Refusal, RefusalKind, not_found
 from pumasi.events.facts import (
     AttemptEnded,
@@ -52,6 +53,8 @@ def hear(state: FleetState, command: HearSite, now_ms: int) -> Answer:
     ended: set[int] = set()
     for report in command.reports:
         events += _reported(state, command.site, report, now_ms, started, ended)
+    if command.nodes is not None:
+        events += health_facts(state, command.site, command.nodes, now_ms)
     return Decision(tuple(events))
 
 
@@ -128,16 +131,32 @@ def set_node_state(state: FleetState, command: SetNodeState, now_ms: int) -> Ans
     occupancy = state.occupancy[command.pool]
     failed: dict[int, None] = {}
     for node in dict.fromkeys(command.nodes):
-        if occupancy.node_state(node) is command.state:
-            continue
-        events.append(
+        states = _steps(state, command, node)
+        events += (
             NodeChanged(
-                at_ms=now_ms, by=command.by, pool=command.pool, node=node, state=command.state, reason=command.reason
+                at_ms=now_ms,
+                by=command.by,
+                pool=command.pool,
+                node=node,
+                state=each,
+                reason=as_operators_words(command.reason) if each is command.state else "",
             )
+            for each in states
         )
+        if not states:
+            continue
         if command.state is NodeState.DOWN:
             failed.update(dict.fromkeys(occupancy.jobs_on(node)))
     return Decision((*_fail(state, list(failed), now_ms, command), *events))
+
+
+def _steps(state: FleetState, command: SetNodeState, node: int) -> tuple[NodeState, ...]:
+    """The states a node goes through. What the site had said becomes the operator's word by way of UP."""
+    if state.occupancy[command.pool].node_state(node) is not command.state:
+        return (command.state,)
+    if command.state is not NodeState.UP and set_by_site(state, command.pool, node):
+        return (NodeState.UP, command.state)
+    return ()
 
 
 def set_power_cap(state: FleetState, command: SetPowerCap, now_ms: int) -> Answer:
