@@ -116,9 +116,9 @@ def test_without_room_for_a_snapshot_planning_goes_on(bench, spec, monkeypatch):
 def test_stopping_in_the_middle_of_a_plan_waits_for_it_and_starts_nothing(bench, spec, monkeypatch):
     began: list[int] = []
 
-    def slow(state, now_ms):
+    def slow(state, now_ms, planner):
         began.append(now_ms)
-        made = scheduler.plan(state, now_ms)
+        made = scheduler.plan(state, now_ms, planner)
         bench.gate.wait(PATIENCE_SECONDS)
         return made
 

@@ -5,7 +5,7 @@ staged; whoever drives it makes them durable and only then answers the caller or
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from pumasi.ports.clock import Clock
 from pumasi.ports.event_log import EventLog, Snapshot
 from pumasi.protocol.messages import RunKey, SyncResponse
 from pumasi.scheduler.plan import Plan, plan
+from pumasi.scheduler.planner import Planner
 from pumasi.scheduler.reasons import Reasons
 from pumasi.state import snapshot as snapshots
 from pumasi.state.fleet_state import FleetState
@@ -87,7 +88,8 @@ class ControlPlane:
         self.clock_rate = clock_rate
         self.state = FleetState()
         self.ledger = Ledger()
-        self.reasons: dict[JobId, Reasons] = {}
+        self._planner = Planner(self.state)
+        self._why: tuple[int, Mapping[JobId, Reasons]] = (0, {})  # as the state was at that seq
         self.durable_seq = 0
         self._staged = Staged(1)
         self._heard_ms: dict[SiteId, int] = {}
@@ -107,6 +109,7 @@ class ControlPlane:
         if saved is not None:
             self.state = snapshots.load(saved.parts["state"])
             self.ledger = ledgers.load(saved.parts["ledger"])
+            self._planner = Planner(self.state)
         for _, event in log.read(self.state.seq):
             apply(self.state, event)
             self.ledger.apply(event)
@@ -128,6 +131,13 @@ class ControlPlane:
     def now_ms(self) -> int:
         """The fleet's time; never before the last fact. It stands still while a plan is made."""
         return max(self.clock.now_ms(), self.state.at_ms) if self._planning_ms is None else self._planning_ms
+
+    @property
+    def reasons(self) -> Mapping[JobId, Reasons]:
+        """Why each waiting job waits as things stand now; jobs that no cycle has looked at yet are missing."""
+        if self._why[0] != self.state.seq:
+            self._why = (self.state.seq, self._planner.why_waiting(self.now_ms()))
+        return self._why[1]
 
     @property
     def seq(self) -> int:
@@ -173,14 +183,7 @@ class ControlPlane:
         now_ms = self.now_ms()
         self._stage(self._silent_sites(now_ms))
         self._planning_ms = now_ms
-        return partial(plan, self.state, now_ms) if self._may_change_anything() else partial(Plan, (), {})
-
-    def _may_change_anything(self) -> bool:
-        """False if a plan made now is surely empty: nothing waits, nothing is held for a claim, nothing is lent."""
-        state = self.state
-        if state.waiting_jobs or state.reservations or state.powered:
-            return True
-        return any(account.lent or account.borrowed for books in state.books.values() for account in books.values())
+        return partial(plan, self.state, now_ms, self._planner)
 
     def end_cycle(self, made: Plan) -> int:
         """Fold what was submitted meanwhile, and stage what the plan says; returns how many facts that made."""
@@ -189,7 +192,6 @@ class ControlPlane:
         for event in unfolded:
             self._fold(event)
         self._stage(made.events)
-        self.reasons = made.reasons
         return len(made.events)
 
     def _silent_sites(self, now_ms: int) -> list[Event]:
@@ -208,13 +210,12 @@ class ControlPlane:
         return [SiteSilent(at_ms=now_ms, by="control", site=site) for site in silent]
 
     def _stage(self, events: Sequence[Event]) -> None:
+        self._staged.events += events
         if self._planning_ms is not None:
-            self._staged.events += events
             self._unfolded += events
             return
         for event in events:
-            self._fold(event)  # before it is staged: what cannot follow must not get to the disk
-            self._staged.events.append(event)
+            self._fold(event)
 
     def _fold(self, event: Event) -> None:
         leaving = self.state.jobs.get(event.job) if isinstance(event, _MAY_END_A_JOB) else None

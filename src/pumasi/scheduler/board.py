@@ -19,6 +19,7 @@ from pumasi.events.facts import (
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Charge, Span, StopCause, span_gpus
 from pumasi.scheduler.quotas import NO_LIMIT, QuotaTree
+from pumasi.scheduler.rules import Rules
 from pumasi.scheduler.tenants import Tenants
 from pumasi.state import accounts
 from pumasi.state.accounts import Accounts
@@ -28,30 +29,33 @@ from pumasi.state.lending import lending_limit, refusal_now
 from pumasi.state.records import Account, Job, Reservation
 
 BY = "scheduler"
+NEVER_MS = 1 << 62
+_NO_ACCOUNT = Account()
 
 
 class Board:
-    """What the fleet would be after the events decided so far."""
+    """What the fleet would be after the events decided so far.
 
-    def __init__(self, state: FleetState, now_ms: int) -> None:
+    `stirred`: the pools where one of them may give a waiting job room. `look_again_ms`: when time alone may give one
+    room that has been refused.
+    """
+
+    def __init__(self, state: FleetState, now_ms: int, rules: Rules) -> None:
         self.state = state
         self.now_ms = now_ms
+        self.rules = rules
         self.events: list[Event] = []
+        self.stirred: dict[PoolId, None] = {}
+        self.look_again_ms = NEVER_MS
         self.placed: dict[JobId, PoolId] = {}
         self.reserved: dict[JobId, Reservation] = dict(state.reservations)
         self._started: dict[PoolId, int] = {}
-        self.surplus_gpus = dict.fromkeys(state.owners, 0)  # lent less borrowed, over all pools
+        self._surplus_gpus: dict[OwnerId, int] | None = None
         self._maps: dict[PoolId, FreeMap] = {}
         self._books: dict[PoolId, Accounts] = {}
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaTree | None] = {}
         self._tenants: dict[PoolId, Tenants] = {}
         self._lenders: dict[tuple[OwnerId, PoolId], list[tuple[OwnerId, int]]] = {}
-        self._with_quotas = frozenset(
-            (name.partition("/")[0], pool) for name, queue in state.queues.items() for pool in queue.declared.quotas
-        )
-        for books in state.books.values():
-            for owner, account in books.items():
-                self.surplus_gpus[owner] += account.lent - account.borrowed
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -61,14 +65,30 @@ class Board:
 
     def books(self, pool: PoolId) -> Accounts:
         """The pool's accounts, to read."""
-        books = self._books.get(pool)
-        if books is None:
-            books = self._books[pool] = {owner: copy(account) for owner, account in self.state.books[pool].items()}
-        return books
+        return self._books.get(pool) or self.state.books[pool]
 
     def account(self, owner: OwnerId, pool: PoolId) -> Account:
-        """An owner's account in a pool; an empty one if it has none."""
-        return self.books(pool).get(owner) or Account()
+        """An owner's account in a pool, to read; an empty one if it has none."""
+        return self.books(pool).get(owner) or _NO_ACCOUNT
+
+    def surplus_gpus(self, owner: OwnerId) -> int:
+        """What an owner lends less what it borrows, over all pools."""
+        if self._surplus_gpus is None:
+            self._surplus_gpus = surplus = dict.fromkeys(self.state.owners, 0)
+            for pool in self.state.books:
+                for name, account in self.books(pool).items():
+                    surplus[name] += account.lent - account.borrowed
+        return self._surplus_gpus[owner]
+
+    def is_settled(self, job: JobId) -> bool:
+        """True if the job needs no turn: it is placed or has a reservation."""
+        return job in self.placed or job in self.reserved
+
+    def has_victims(self, pool: PoolId) -> bool:
+        """True if some job there borrows, stops, or runs on more than its owner is due: a claim might find room."""
+        return bool(self.state.guests[pool]) or any(
+            account.home > account.due for account in self.books(pool).values()
+        )  # fmt: skip
 
     def tenants(self, pool: PoolId) -> Tenants:
         """Who borrows, who stops: read from the pool's jobs once a cycle."""
@@ -80,7 +100,7 @@ class Board:
     def quotas(self, owner: OwnerId, pool: PoolId) -> QuotaTree | None:
         """The quotas of an owner's queues in a pool, or None if it declares none there."""
         key = (owner, pool)
-        if key not in self._with_quotas:
+        if key not in self.rules.with_quotas:
             return None
         tree = self._quotas.get(key)
         if tree is None:
@@ -193,6 +213,7 @@ class Board:
 
     def release(self, reservation: Reservation) -> None:
         """Let a reservation go; what of it is free is free for all."""
+        self.stirred[reservation.pool] = None
         self._end_reservation(reservation, ReservationState.RELEASED)
         occupancy = self.state.occupancy[reservation.pool]
         free = self._writable(reservation.pool)
@@ -204,6 +225,7 @@ class Board:
 
     def reserve(self, job: Job, pool: PoolId, spans: tuple[Span, ...], due_ms: int) -> None:
         """Hold GPUs, free or coming free, for a job on its owner's entitlement."""
+        self.stirred[pool] = None
         charges = (Charge(job.owner, job.spec.gpus),)
         free = self._writable(pool)
         for span in spans:
@@ -211,7 +233,7 @@ class Board:
                 if mask := span.gpu_mask & free.masks[node]:
                     free.take(Span(node, 1, mask))
         self.tenants(pool).hold(spans)
-        accounts.promise(self.books(pool), charges, 1)
+        accounts.promise(self._own_books(pool), charges, 1)
         self._take_quota(job, pool, job.spec.gpus)
         self.reserved[job.id] = Reservation(job.id, pool, spans, charges, self.now_ms, due_ms)
         self.events.append(
@@ -224,7 +246,8 @@ class Board:
     def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:
         """Count a live allocation on other entitlements."""
         attempt = job.attempts[-1]
-        books, tenants = self.books(attempt.pool), self.tenants(attempt.pool)
+        self.stirred[attempt.pool] = None
+        books, tenants = self._own_books(attempt.pool), self.tenants(attempt.pool)
         self._post(books, job.owner, tenants.charges(job), -1)
         self._post(books, job.owner, charges, 1)
         tenants.recharge(job, charges)
@@ -235,6 +258,7 @@ class Board:
     def stop(self, job: Job, kill_at_ms: int, claimant: JobId, cause: StopCause = StopCause.RECLAIM) -> None:
         """Give a running job notice."""
         attempt = job.attempts[-1]
+        self.stirred[attempt.pool] = None
         self.tenants(attempt.pool).stop(job, kill_at_ms)
         self.events.append(
             StopOrdered(
@@ -251,8 +275,14 @@ class Board:
             branch = self._maps[pool] = self.state.occupancy[pool].free.branch()
         return branch
 
+    def _own_books(self, pool: PoolId) -> Accounts:
+        books = self._books.get(pool)
+        if books is None:
+            books = self._books[pool] = {owner: copy(account) for owner, account in self.state.books[pool].items()}
+        return books
+
     def _start(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
-        self._post(self.books(pool), job.owner, charges, 1)
+        self._post(self._own_books(pool), job.owner, charges, 1)
         self._started[pool] = self._started.get(pool, 0) + span_gpus(spans)
         self.placed[job.id] = pool
         self.events.append(
@@ -264,15 +294,16 @@ class Board:
 
     def _end_reservation(self, reservation: Reservation, state: ReservationState) -> None:
         del self.reserved[reservation.job]
-        accounts.promise(self.books(reservation.pool), reservation.charges, -1)
+        accounts.promise(self._own_books(reservation.pool), reservation.charges, -1)
         self.events.append(ReservationEnded(at_ms=self.now_ms, by=BY, job=reservation.job, state=state))
 
     def _post(self, books: Accounts, borrower: OwnerId, charges: tuple[Charge, ...], sign: int) -> None:
         accounts.post(books, borrower, charges, sign)
+        surplus = self._surplus_gpus
         for charge in charges:
-            if charge.owner != borrower:
-                self.surplus_gpus[charge.owner] += sign * charge.gpus
-                self.surplus_gpus[borrower] -= sign * charge.gpus
+            if surplus is not None and charge.owner != borrower:
+                surplus[charge.owner] += sign * charge.gpus
+                surplus[borrower] -= sign * charge.gpus
 
     def _take_quota(self, job: Job, pool: PoolId, gpus: int) -> None:
         tree = self.quotas(job.owner, pool)

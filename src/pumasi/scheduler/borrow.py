@@ -17,7 +17,7 @@ def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
     """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is."""
     standing = Standing(board, [tree.owner for tree in trees])
     while trees:
-        tree = max(trees, key=lambda tree: standing.of(tree.owner))
+        tree = max(trees, key=lambda tree: standing.of(tree.owner)) if len(trees) > 1 else trees[0]
         turn = tree.next()
         if turn is None:
             trees = [other for other in trees if other is not tree]
@@ -37,19 +37,15 @@ class Standing:
 
     def __init__(self, board: Board, owners: list[OwnerId]) -> None:
         self._board = board
-        self._half_life_ms = board.state.policy.usage_half_life_seconds * 1000
-        entitled = dict.fromkeys(owners, 0)
-        for books in board.state.books.values():
-            for owner, account in books.items():
-                if owner in entitled:
-                    entitled[owner] += account.entitled
-        common = lcm(*(max(1, gpus) for gpus in entitled.values()))
-        self._scale = {owner: common // max(1, gpus) for owner, gpus in entitled.items()}
+        self._half_life_ms = board.rules.half_life_ms
+        entitled = {owner: max(1, board.rules.entitled[owner]) for owner in owners}
+        common = lcm(*entitled.values())
+        self._scale = {owner: common // gpus for owner, gpus in entitled.items()}
 
     def of(self, owner: OwnerId) -> int:
         """The higher, the sooner it may borrow."""
         credit = self._board.state.owners[owner].credit_gpu_milliseconds
-        return (credit + self._board.surplus_gpus[owner] * self._half_life_ms) * self._scale[owner]
+        return (credit + self._board.surplus_gpus(owner) * self._half_life_ms) * self._scale[owner]
 
 
 def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:

@@ -3,13 +3,15 @@
 Jobs with the same demand share one answer, found on the board as the cycle leaves it.
 """
 
-from pumasi.model.ids import JobId, PoolId
-from pumasi.model.jobs import Level
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from pumasi.model.ids import JobId, PoolId, QueueId
+from pumasi.model.jobs import JobState, Level
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.estimate import Estimates
-from pumasi.scheduler.fairshare import ShareNode, ShareTree
-from pumasi.scheduler.placement import segment_counts
+from pumasi.scheduler.placement import find, segment_counts
 from pumasi.scheduler.reasons import Reason, ReasonCode, Reasons, Verdict
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.state.lending import LendingRule, refusal_now
@@ -29,33 +31,57 @@ _NEARNESS = (
 _RANK = {code: rank for rank, code in enumerate(_NEARNESS)}
 
 
-def explain(board: Board, trees: list[ShareTree]) -> dict[JobId, Reasons]:
-    """Reasons for every waiting job the cycle did not place."""
-    estimates = Estimates(board)
-    reasons: dict[JobId, Reasons] = {}
-    for tree in trees:
-        for job in tree.not_yet:
-            reasons[job.id] = _not_yet(job)
-        shared: dict[Demand, Reasons] = {}
-        for leaf in tree.leaves():
-            _explain_leaf(board, estimates, leaf, shared, reasons)
-    for job_id, reservation in board.reserved.items():
-        reasons[job_id] = _reclaiming(board.state.jobs[job_id], reservation)
-    return reasons
+class WhyWaiting(Mapping[JobId, Reasons]):
+    """Reasons for the jobs that wait on a board, worked out when asked for.
 
+    A job that could start is not among them: no cycle has looked at it yet. Reasons are read from the board's state, so
+    read them before it changes; whoever has read all of them keeps them.
+    """
 
-def _explain_leaf(
-    board: Board, estimates: Estimates, leaf: ShareNode, shared: dict[Demand, Reasons], reasons: dict[JobId, Reasons]
-) -> None:
-    """Answer for a queue's jobs; what is not due to its own quotas is `shared` with the owner's other queues."""
-    own: dict[Demand, Reasons] = {}
-    for job, demand in leaf.left:
-        answer = own.get(demand) or shared.get(demand)
-        if answer is None:
-            answer = _explain_demand(board, estimates, job, demand)
-            is_own = any(board.is_queue_bound(job, fit.pool) for fit in demand.fits)
-            (own if is_own else shared)[demand] = answer
-        reasons[job.id] = answer
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._estimates = Estimates(board)
+        self._shared: dict[Demand, Reasons | None] = {}
+        self._by_queue: dict[tuple[Demand, QueueId], Reasons | None] = {}
+
+    def __getitem__(self, job: JobId) -> Reasons:
+        record = self._board.state.jobs.get(job)
+        found = None if record is None or job in self._board.placed else self._explain(record)
+        if found is None:
+            raise KeyError(job)
+        return found
+
+    def __iter__(self) -> Iterator[JobId]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @cached_property
+    def _all(self) -> dict[JobId, Reasons]:
+        board = self._board
+        waiting = [job for queue in board.state.queues.values() for _, job in queue.waiting if job not in board.placed]
+        found = {job: self._explain(board.state.jobs[job]) for job in waiting}
+        return {job: reasons for job, reasons in found.items() if reasons is not None}
+
+    def _explain(self, job: Job) -> Reasons | None:
+        """Jobs with the same demand share an answer; in owners with quotas, those of a queue do."""
+        if job.state is not JobState.WAITING:
+            return None
+        reservation = self._board.reserved.get(job.id)
+        if reservation is not None:
+            return _reclaiming(job, reservation)
+        if job.spec.begin_at_ms > self._board.now_ms:
+            return _not_yet(job)
+        demand = self._board.rules.demand_of(job.owner, job.spec)
+        if not demand.has_quotas:
+            if demand not in self._shared:
+                self._shared[demand] = _explain_demand(self._board, self._estimates, job, demand)
+            return self._shared[demand]
+        key = (demand, job.spec.queue)
+        if key not in self._by_queue:
+            self._by_queue[key] = _explain_demand(self._board, self._estimates, job, demand)
+        return self._by_queue[key]
 
 
 def _not_yet(job: Job) -> Reasons:
@@ -71,10 +97,13 @@ def _reclaiming(job: Job, reservation: Reservation) -> Reasons:
     )  # fmt: skip
 
 
-def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand) -> Reasons:
+def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand) -> Reasons | None:
     if not demand.fits:
         return _never(demand)
-    found = [_blocker(board, job, demand, fit) for fit in demand.fits]
+    blockers = [_blocker(board, job, demand, fit) for fit in demand.fits]
+    found = [blocker for blocker in blockers if blocker is not None]
+    if len(found) < len(blockers):
+        return None
     found.sort(key=lambda reason: _RANK[reason.code])
     first = found[0]
     return Reasons(tuple(found[:MOST_REASONS]), first.would_start, estimates.start_ms(job, demand))
@@ -89,8 +118,8 @@ def _never(demand: Demand) -> Reasons:
 # --- one pool --------------------------------------------------------------------------------------------------------
 
 
-def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason:
-    """What keeps the job out of a pool that could run it."""
+def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason | None:
+    """What keeps the job out of a pool that could run it; None if nothing does."""
     pool, gpus = fit.pool, job.spec.gpus
     if not board.is_connected(pool):
         return Reason(_C.SITE_NOT_CONNECTED, pool, "the site's agent is not heard from", f"{pool}'s site connecting")
@@ -156,13 +185,13 @@ def _no_lender(board: Board, job: Job, fit: Fit) -> Reason:
     )
 
 
-def _not_free(board: Board, fit: Fit) -> Reason:
+def _not_free(board: Board, fit: Fit) -> Reason | None:
     pool, need, free = fit.pool, fit.need, board.free(fit.pool)
     if free.free_gpus < need.gpus:
         missing = need.gpus - free.free_gpus
         detail = f"{free.free_gpus} GPUs are free there, the job asks for {need.gpus}"
         return Reason(_C.TOO_FEW_FREE, pool, detail, f"{missing} more free GPUs at {pool}")
-    return _no_shape(board, fit)
+    return _no_shape(board, fit) if find(free, need) is None else None
 
 
 def _no_shape(board: Board, fit: Fit) -> Reason:

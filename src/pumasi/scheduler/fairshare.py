@@ -5,21 +5,39 @@ them like a steady past. Keys are exact integers: use × (least common multiple 
 Only the child at the top of a heap ever changes its key, so a placement costs one heap step a level.
 """
 
+from collections.abc import Iterable
 from heapq import heapify, heappop, heapreplace
 from math import lcm
 
-from pumasi.model.ids import OwnerId, QueueId, queue_owner
-from pumasi.scheduler.board import Board
-from pumasi.scheduler.demand import Demand, Demands
-from pumasi.state.records import Job, QueueRecord
+from pumasi.model.ids import JobId, OwnerId, QueueId
+from pumasi.scheduler.board import NEVER_MS, Board
+from pumasi.scheduler.demand import Demand
+from pumasi.state.backlog import Line
+from pumasi.state.records import Job
 
-Entry = tuple[Job, Demand]
+Turn = tuple[Job, Demand]
+Head = tuple[tuple[int, JobId], int]  # the next job of a file, and which file
+
+
+class File:
+    """The jobs of one queue with one demand, in their order; `at`: the first that has not been placed.
+
+    `begin_ms`: the earliest begin time among those that may not begin yet.
+    """
+
+    __slots__ = ("at", "begin_ms", "demand", "line")
+
+    def __init__(self, demand: Demand, line: Line) -> None:
+        self.demand = demand
+        self.line = line
+        self.at = 0
+        self.begin_ms = NEVER_MS
 
 
 class ShareNode:
     """A queue with work in it or below it. A queue with both is a node whose own work is one more child."""
 
-    __slots__ = ("at", "children", "entries", "heap", "left", "parent", "position", "queue", "refused", "scale", "use")
+    __slots__ = ("children", "files", "heads", "heap", "parent", "position", "queue", "refused", "scale", "use")
 
     def __init__(self, queue: QueueId, parent: "ShareNode | None", position: int, use: int) -> None:
         self.queue = queue
@@ -29,9 +47,8 @@ class ShareNode:
         self.scale = 1
         self.children: list[ShareNode] = []
         self.heap: list[tuple[int, int, ShareNode]] = []
-        self.entries: list[Entry] = []
-        self.at = 0
-        self.left: list[Entry] = []
+        self.files: list[File] = []
+        self.heads: list[Head] = []
         self.refused: set[Demand] = set()
 
     @property
@@ -39,18 +56,29 @@ class ShareNode:
         """Least goes first; equals in the order their queues were declared."""
         return (self.use * self.scale, self.position, self)
 
-    def next_entry(self) -> Entry | None:
+    def next_turn(self, board: Board) -> Turn | None:
         """The next job of this leaf that is worth a try; None when there is none left."""
-        entries, refused, left, at = self.entries, self.refused, self.left, self.at
-        while at < len(entries):
-            entry = entries[at]
-            at += 1
-            if not entry[1].is_refused and entry[1] not in refused:
-                self.at = at
-                return entry
-            left.append(entry)
-        self.at = at
+        heads, refused, jobs = self.heads, self.refused, board.state.jobs
+        while heads:
+            (_, job_id), number = heads[0]
+            file = self.files[number]
+            if file.demand.is_refused or file.demand in refused:
+                heappop(heads)
+                continue
+            job = jobs[job_id]
+            if job.spec.begin_at_ms > board.now_ms:
+                file.begin_ms = min(file.begin_ms, job.spec.begin_at_ms)
+            elif not board.is_settled(job_id):
+                return job, file.demand
+            self._advance(file, number)
         return None
+
+    def _advance(self, file: File, number: int) -> None:
+        file.at += 1
+        if file.at < len(file.line):
+            heapreplace(self.heads, (file.line[file.at], number))
+        else:
+            heappop(self.heads)
 
     def refill(self) -> bool:
         """Start a new pass over what is left; True if there is anything."""
@@ -58,21 +86,28 @@ class ShareNode:
             self.heap = [child.key for child in self.children if child.refill()]
             heapify(self.heap)
             return bool(self.heap)
-        self.entries, self.left, self.at = self.left, [], 0
+        self.heads = [
+            (file.line[file.at], number) for number, file in enumerate(self.files) if file.at < len(file.line)
+        ]  # fmt: skip
+        heapify(self.heads)
         self.refused.clear()
-        return bool(self.entries)
+        for file in self.files:
+            file.demand.is_refused = False
+        return bool(self.heads)
 
 
 class ShareTree:
-    """The queues of one owner that have work, and whose turn it is."""
+    """The queues of one owner that have work worth a try, and whose turn it is."""
 
-    def __init__(self, board: Board, demands: Demands, owner: OwnerId, waiting: list[QueueId]) -> None:
+    def __init__(self, board: Board, owner: OwnerId, demands: Iterable[Demand]) -> None:
         self.owner = owner
         self._board = board
-        self._demands = demands
-        self._half_life_ms = board.state.policy.usage_half_life_seconds * 1000
-        self._busy = self._and_above(waiting)
-        self.not_yet: list[Job] = []  # their begin time has not come
+        self._half_life_ms = board.rules.half_life_ms
+        self._files: dict[QueueId, list[File]] = {}
+        for demand in demands:
+            for queue, line in board.state.backlogs.by_need[demand.key].lines.items():
+                self._files.setdefault(queue, []).append(File(demand, line))
+        self._below = self._busy_children()
         self._nodes: dict[QueueId, ShareNode] = {}
         self.root = self._grow(owner, None, 0)
         self._count_reserved()
@@ -82,15 +117,15 @@ class ShareTree:
         """Start a new pass over what is left."""
         self.has_work = self.root.refill()
 
-    def next(self) -> tuple[ShareNode, Entry] | None:
+    def next(self) -> tuple[ShareNode, Turn] | None:
         """The leaf whose turn it is and its next job; None when the pass is over."""
         while self.has_work:
             leaf = self.root
             while leaf.heap:
                 leaf = leaf.heap[0][2]
-            entry = leaf.next_entry()
-            if entry is not None:
-                return leaf, entry
+            turn = leaf.next_turn(self._board)
+            if turn is not None:
+                return leaf, turn
             self._drop(leaf)
         return None
 
@@ -104,16 +139,10 @@ class ShareTree:
             node = node.parent
             node.use += use
 
-    def leaves(self) -> list[ShareNode]:
-        """Every leaf, in order of declaration."""
-        found: list[ShareNode] = []
-        stack = [self.root]
-        while stack:
-            node = stack.pop()
-            stack += reversed(node.children)
-            if not node.children:
-                found.append(node)
-        return found
+    def files(self) -> Iterable[File]:
+        """Every file of every queue."""
+        for files in self._files.values():
+            yield from files
 
     def _drop(self, node: ShareNode) -> None:
         while node.parent is not None:
@@ -123,14 +152,22 @@ class ShareTree:
             node = node.parent
         self.has_work = False
 
-    def _and_above(self, waiting: list[QueueId]) -> dict[QueueId, None]:
-        busy: dict[QueueId, None] = {}
-        for queue in waiting:
-            up: QueueId | None = queue
-            while up is not None and up not in busy:
-                busy[up] = None
-                up = self._board.state.queues[up].parent
-        return busy
+    def _busy_children(self) -> dict[QueueId, list[QueueId]]:
+        """The children with work in them or below them, in order of declaration, of each queue that has any."""
+        below: dict[QueueId, list[QueueId]] = {}
+        queues = self._board.state.queues
+        for queue in self._files:
+            child, parent = queue, queues[queue].parent
+            while parent is not None:
+                if parent in below:
+                    if child not in below[parent]:
+                        below[parent].append(child)
+                    break
+                below[parent] = [child]
+                child, parent = parent, queues[parent].parent
+        for children in below.values():
+            children.sort(key=self._board.rules.position.__getitem__)
+        return below
 
     def _count_reserved(self) -> None:
         """GPUs reserved for a job count as used by its queue: they are held for it."""
@@ -142,44 +179,39 @@ class ShareTree:
                 queue = self._board.state.queues[queue].parent
 
     def _grow(self, queue: QueueId, parent: ShareNode | None, position: int) -> ShareNode:
-        record = self._board.state.queues[queue]
-        node = self._nodes[queue] = ShareNode(queue, parent, position, self._use(record))
-        below = [child for child in record.children if child in self._busy]
+        node = self._nodes[queue] = ShareNode(queue, parent, position, self._use(queue))
+        below = self._below.get(queue)
         if not below:
-            node.left = self._entries(record)
+            node.files = self._files[queue]
             return node
         node.children = [self._grow(child, node, place) for place, child in enumerate(below)]
         weights = [max(1, self._board.state.queues[child].declared.weight) for child in below]
-        if record.waiting:
-            node.children.append(self._own_work(record, node))
+        if queue in self._files:
+            node.children.append(self._own_work(node, len(below)))
             weights.append(1)
         common = lcm(*weights)
         for child, weight in zip(node.children, weights, strict=True):
             child.scale = common // weight
         return node
 
-    def _own_work(self, record: QueueRecord, parent: ShareNode) -> ShareNode:
-        below = sum(self._use(self._board.state.queues[child]) for child in record.children)
-        own = ShareNode(parent.queue, parent, len(record.children), max(0, parent.use - below))
-        own.left = self._entries(record)
+    def _own_work(self, parent: ShareNode, position: int) -> ShareNode:
+        children = self._board.state.queues[parent.queue].children
+        below = sum(self._use(child) for child in children)
+        own = ShareNode(parent.queue, parent, position, max(0, parent.use - below))
+        own.files = self._files[parent.queue]
         return own
 
-    def _use(self, record: QueueRecord) -> int:
+    def _use(self, queue: QueueId) -> int:
+        record = self._board.state.queues[queue]
         past = record.past_at(self._board.now_ms, self._half_life_ms)
         return past + record.gpus_in_use * self._half_life_ms
 
-    def _entries(self, record: QueueRecord) -> list[Entry]:
-        jobs, now_ms = self._board.state.jobs, self._board.now_ms
-        settled = self._board.reserved.keys() | self._board.placed.keys()
-        waiting = [jobs[job] for _, job in record.waiting if job not in settled]
-        self.not_yet += [job for job in waiting if job.spec.begin_at_ms > now_ms]
-        return [(job, self._demands.of(self.owner, job.spec)) for job in waiting if job.spec.begin_at_ms <= now_ms]
 
-
-def share_trees(board: Board, demands: Demands) -> list[ShareTree]:
-    """A tree for every owner with waiting jobs, in the order the owners were declared."""
-    waiting: dict[OwnerId, list[QueueId]] = {}
-    for name, record in board.state.queues.items():
-        if record.waiting:
-            waiting.setdefault(queue_owner(name), []).append(name)
-    return [ShareTree(board, demands, owner, waiting[owner]) for owner in board.state.owners if owner in waiting]
+def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:
+    """A tree for every owner with one of these demands, in the order the owners were declared."""
+    by_owner: dict[OwnerId, list[Demand]] = {}
+    for demand in demands:
+        by_owner.setdefault(demand.owner, []).append(demand)
+    if len(by_owner) > 1:
+        by_owner = {owner: by_owner[owner] for owner in board.state.owners if owner in by_owner}
+    return [ShareTree(board, owner, found) for owner, found in by_owner.items()]

@@ -24,9 +24,8 @@ def home_pass(board: Board, tree: ShareTree) -> None:
 
 def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
     """Remember that the demand finds no room: for its queue, and for the whole owner unless a queue's limit is why."""
-    leaf.left.append((job, demand))
     leaf.refused.add(demand)
-    demand.is_refused = not any(board.is_queue_bound(job, fit.pool) for fit in demand.fits)
+    demand.is_refused = not demand.has_quotas or not any(board.is_queue_bound(job, fit.pool) for fit in demand.fits)
 
 
 def _place_home(board: Board, job: Job, demand: Demand) -> bool:

@@ -20,14 +20,19 @@ class Move(Struct, frozen=True):
     gpus: int
 
 
-def settle_loans(board: Board) -> None:
-    """At the start of a cycle: bring loans home that fit there, end those their lender no longer allows."""
-    for pool, books in board.state.books.items():
-        for owner, account in books.items():
+def settle_loans(board: Board, pools: Iterable[PoolId]) -> None:
+    """At the start of a cycle: bring loans home that fit there, end those their lender no longer allows.
+
+    Only these `pools` are looked at: those where something has changed since that was last done.
+    """
+    books = board.state.books
+    lending = [pool for pool in pools if board.state.guests[pool]]
+    for pool in lending:
+        for owner, account in books[pool].items():
             if account.borrowed and account.idle > 0:
                 _bring_home(board, owner, pool)
-    for pool, books in board.state.books.items():
-        for owner, account in books.items():
+    for pool in lending:
+        for owner, account in books[pool].items():
             if account.lent and _may_be_forbidden(board, owner, pool):
                 _end_forbidden(board, owner, pool)
 

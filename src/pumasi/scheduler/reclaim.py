@@ -67,7 +67,10 @@ class Claims:
         room = _for_shape(board.free(fit.pool), fit.need, candidates) if candidates.victims else None
         if room is None:
             return None
-        return _for_books(board, job, candidates, Option(fit.pool, *room, []))
+        option = _for_books(board, job, candidates, Option(fit.pool, *room, []))
+        if option is None:
+            board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
+        return option
 
     def _candidates(self, owner: str, pool: PoolId, due_ms: int) -> Candidates:
         known = self._known.get((owner, pool))

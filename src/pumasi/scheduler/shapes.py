@@ -1,27 +1,9 @@
 """What a job needs, reduced to what decides where it may sit. Jobs of equal shape share every answer of a cycle."""
 
-from operator import attrgetter
-from typing import Any
-
 from msgspec import Struct
 
 from pumasi.model.ids import PoolId
-from pumasi.model.jobs import JobSpec, Level
-
-ShapeKey = tuple[Any, ...]
-
-_FIELDS = (
-    "gpus", "gpus_per_node", "gpu_models", "memory_gib_per_gpu", "cpu_arch", "sites", "pools", "data_class",
-    "stays_home", "may_borrow", "topology", "segment_nodes",
-)  # fmt: skip
-
-_key = attrgetter(*_FIELDS)
-
-
-def shape_key(spec: JobSpec) -> ShapeKey:
-    """Equal for two jobs of an owner that can sit in the same places."""
-    key: ShapeKey = _key(spec)
-    return key
+from pumasi.model.jobs import Level
 
 
 class Need(Struct, frozen=True):

@@ -26,7 +26,7 @@ class Tenants:
         for reservation in reservations:
             if reservation.pool == pool:
                 self.hold(reservation.spans)
-        for job in sorted(state.active[pool]):
+        for job in sorted(state.guests[pool]):
             record = state.jobs[job]
             attempt = record.attempts[-1]
             if attempt.state is AttemptState.STOPPING and attempt.stop is not None:

@@ -56,6 +56,8 @@ class Candidates:
         self._tenants = board.tenants(pool)
         self._seen = len(self._tenants.touched)
         self._over_due = dict.fromkeys(_over_due(board, owner, pool))
+        if self._over_due:
+            board.look_again_ms = board.now_ms  # which of them are in excess hangs on the work they would lose
         self._openings: dict[int, Openings] = {}
         self.victims: dict[JobId, Victim] = {}
         for job in (*self._tenants.borrowers(), *self._tenants.stopping, *self._over_due):
@@ -99,8 +101,18 @@ class Candidates:
         """Enter a job as things stand now, or leave it out."""
         self.victims.pop(job_id, None)
         victim = self._victim(self._board.state.jobs[job_id])
-        if victim is not None and victim.kill_at_ms <= self._due_ms:
+        if victim is None:
+            return
+        if victim.kill_at_ms <= self._due_ms:
             self.victims[job_id] = victim
+        else:
+            self._look_again(victim)
+
+    def _look_again(self, victim: Victim) -> None:
+        """Note when time alone brings a job within the window: once its end is near, or its protected time is."""
+        window_ms = self._due_ms - self._board.now_ms
+        at_ms = victim.kill_at_ms - window_ms
+        self._board.look_again_ms = min(self._board.look_again_ms, at_ms)
 
     def _victim(self, job: Job) -> Victim | None:
         board, tenants = self._board, self._tenants

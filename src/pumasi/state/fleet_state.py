@@ -6,9 +6,10 @@ from pumasi.events.facts import ReservationState
 from pumasi.model.access import Principal, Token
 from pumasi.model.fleet import GpuModel, Policy, Stage
 from pumasi.model.ids import GpuModelId, JobId, OwnerId, PoolId, PrincipalId, QueueId, SiteId
-from pumasi.model.jobs import Charge, JobState
+from pumasi.model.jobs import AttemptState, Charge, JobState
 from pumasi.state import accounts
 from pumasi.state.accounts import Accounts
+from pumasi.state.backlog import Backlogs, Changes
 from pumasi.state.occupancy import Occupancy
 from pumasi.state.records import (
     Account,
@@ -27,8 +28,8 @@ class FleetState:
     """A fold over the log. Read it freely; only `state.fold.apply` may change it.
 
     `jobs` holds every job that is not terminal; a terminal one leaves the state (its record goes to the archive).
-    `waiting_jobs`, `occupancy`, `books` and `powered` are derived from the rest and never stored. `powered`: the GPUs
-    that power lets run, for pools it does not let run whole.
+    What stands below `tokens` is derived from the rest and never stored. `powered`: the GPUs that power lets run, for
+    pools it does not let run whole. `guests`: by pool, the live jobs that borrow or are stopping.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,6 @@ class FleetState:
         self.queues: dict[QueueId, QueueRecord] = {}
         self.next_job: JobId = 1
         self.jobs: dict[JobId, Job] = {}
-        self.waiting_jobs = 0
         self.active: dict[PoolId, dict[JobId, None]] = {}
         self.reservations: dict[JobId, Reservation] = {}
         self.requests: dict[str, Request] = {}
@@ -53,6 +53,10 @@ class FleetState:
         self.occupancy: dict[PoolId, Occupancy] = {}
         self.books: dict[PoolId, Accounts] = {}
         self.powered: dict[PoolId, int] = {}
+        self.waiting_jobs = 0
+        self.backlogs = Backlogs()
+        self.guests: dict[PoolId, dict[JobId, None]] = {}
+        self.changes = Changes()
 
     # --- derived structures ------------------------------------------------------------------------------------------
 
@@ -69,10 +73,12 @@ class FleetState:
         )
         self.occupancy[pool] = occupancy
         self.books[pool] = {owner: Account(entitled=gpus) for owner, gpus in declared.entitlements.items()}
+        self.guests[pool] = {}
         for job in self.active.setdefault(pool, {}):
             attempt = self.jobs[job].attempts[-1]
             occupancy.occupy(job, attempt.spans)
             accounts.post(self.books[pool], self.jobs[job].owner, attempt.charges, 1)
+            self.note_guest(self.jobs[job])
         for node, state in before.node_states.items() if before else ():
             occupancy.set_node_state(node, state)
         for reservation in self.reservations.values():
@@ -86,6 +92,7 @@ class FleetState:
         due = accounts.divide(self.usable_gpus(pool), entitlements)
         for owner, gpus in due.items():
             self.books[pool][owner].due = gpus
+        self.changes.stir(pool)
 
     def usable_gpus(self, pool: PoolId) -> int:
         """GPUs of the pool that may run at once: the healthy ones, as far as power goes."""
@@ -117,12 +124,22 @@ class FleetState:
         job.waiting_since_ms = at_ms
         insort(self.queues[job.spec.queue].waiting, job.order)
         self.waiting_jobs += 1
+        self.backlogs.enter(job)
 
     def leave_waiting(self, job: Job) -> None:
         """Take a job from among the waiting ones of its queue."""
         waiting = self.queues[job.spec.queue].waiting
         del waiting[bisect_left(waiting, job.order)]
         self.waiting_jobs -= 1
+        self.backlogs.leave(job)
+
+    def note_guest(self, job: Job) -> None:
+        """Note whether a live job borrows or is stopping."""
+        attempt = job.attempts[-1]
+        if attempt.state is AttemptState.STOPPING or any(charge.owner != job.owner for charge in attempt.charges):
+            self.guests[attempt.pool][job.id] = None
+        else:
+            self.guests[attempt.pool].pop(job.id, None)
 
     def finish(self, job: Job, state: JobState, at_ms: int) -> None:
         """A job reaches its terminal state and leaves."""
@@ -159,6 +176,8 @@ class FleetState:
         accounts.post(books, job.owner, charges, 1)
         attempt.charges = charges
         attempt.charged_since_ms = at_ms
+        self.note_guest(job)
+        self.changes.stir(attempt.pool)
 
     # --- reservations ------------------------------------------------------------------------------------------------
 
@@ -166,9 +185,11 @@ class FleetState:
         """Hold a reservation's GPUs back and promise its charges."""
         self.occupancy[reservation.pool].reserve(reservation.spans)
         accounts.promise(self.books[reservation.pool], reservation.charges, 1)
+        self.changes.stir(reservation.pool)
 
     def let_go(self, reservation: Reservation, state: ReservationState) -> None:
         """End a reservation."""
         reservation.state = state
         self.occupancy[reservation.pool].unreserve(reservation.spans)
         accounts.promise(self.books[reservation.pool], reservation.charges, -1)
+        self.changes.stir(reservation.pool)

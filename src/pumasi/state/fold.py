@@ -5,7 +5,7 @@ from typing import Any
 
 from pumasi.events import facts
 from pumasi.events.facts import Event, LinkState, NodeState, ReservationState
-from pumasi.model.ids import JobId, queue_parent
+from pumasi.model.ids import JobId, SiteId, queue_parent
 from pumasi.model.jobs import TERMINAL_STATES, AttemptState, JobState, span_gpus
 from pumasi.state import accounts
 from pumasi.state.fleet_state import FleetState
@@ -44,15 +44,18 @@ def _plan_applied(state: FleetState, event: facts.PlanApplied) -> None:
 
 def _policy_declared(state: FleetState, event: facts.PolicyDeclared) -> None:
     state.policy = event.policy
+    state.changes.declarations += 1
 
 
 def _gpu_model_declared(state: FleetState, event: facts.GpuModelDeclared) -> None:
     state.gpu_models[event.model.id] = event.model
+    state.changes.declarations += 1
     for site in state.sites:
         state.share_power(site)
 
 
 def _owner_declared(state: FleetState, event: facts.OwnerDeclared) -> None:
+    state.changes.declarations += 1
     record = state.owners.get(event.owner.id)
     if record:
         record.declared = event.owner
@@ -61,6 +64,7 @@ def _owner_declared(state: FleetState, event: facts.OwnerDeclared) -> None:
 
 
 def _site_declared(state: FleetState, event: facts.SiteDeclared) -> None:
+    state.changes.declarations += 1
     record = state.sites.get(event.site.id)
     if record:
         record.declared = event.site
@@ -71,12 +75,14 @@ def _site_declared(state: FleetState, event: facts.SiteDeclared) -> None:
 
 
 def _pool_declared(state: FleetState, event: facts.PoolDeclared) -> None:
+    state.changes.declarations += 1
     state.pools[event.pool.id] = PoolRecord(event.pool, event.stage)
     state.build_pool(event.pool.id)
     state.share_power(event.pool.site)
 
 
 def _queue_declared(state: FleetState, event: facts.QueueDeclared) -> None:
+    state.changes.declarations += 1
     queue = event.queue
     record = state.queues.get(queue.id)
     if record:
@@ -96,6 +102,7 @@ def _site_enrolled(state: FleetState, event: facts.SiteEnrolled) -> None:
     LINK.check(event.site, record.link, "SiteEnrolled", LinkState.CONNECTED)
     record.public_key, record.generation = event.public_key, event.generation
     record.link, record.since_ms = LinkState.CONNECTED, event.at_ms
+    _stir_site(state, event.site)
 
 
 def _link_changed(state: FleetState, event: facts.SiteConnected | facts.SiteSilent) -> None:
@@ -103,6 +110,13 @@ def _link_changed(state: FleetState, event: facts.SiteConnected | facts.SiteSile
     target = LinkState.CONNECTED if isinstance(event, facts.SiteConnected) else LinkState.SILENT
     LINK.check(event.site, record.link, type(event).__name__, target)
     record.link, record.since_ms = target, event.at_ms
+    _stir_site(state, event.site)
+
+
+def _stir_site(state: FleetState, site: SiteId) -> None:
+    for pool, record in state.pools.items():
+        if record.declared.site == site:
+            state.changes.stir(pool)
 
 
 def _power_cap_set(state: FleetState, event: facts.PowerCapSet) -> None:
@@ -194,6 +208,9 @@ def _attempt_placed(state: FleetState, event: facts.AttemptPlaced) -> None:
         Attempt(event.attempt, AttemptState.PLACED, event.pool, event.spans, event.charges, event.at_ms, event.at_ms)
     )
     state.active[event.pool][job.id] = None
+    if len(event.charges) != 1 or event.charges[0].owner != job.owner:
+        state.note_guest(job)
+        state.changes.stir(event.pool)
 
 
 def _attempt_started(state: FleetState, event: facts.AttemptStarted) -> None:
@@ -208,6 +225,8 @@ def _stop_ordered(state: FleetState, event: facts.StopOrdered) -> None:
     _, attempt = _live(state, event.job, event.attempt)
     ATTEMPT.check((event.job, event.attempt), attempt.state, "StopOrdered", AttemptState.STOPPING)
     attempt.state = AttemptState.STOPPING
+    state.guests[attempt.pool][event.job] = None
+    state.changes.stir(attempt.pool)
     attempt.stop = Stop(event.cause, event.at_ms, event.kill_at_ms, event.claimant)
 
 
@@ -223,6 +242,8 @@ def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> None:
         state.share_out(attempt.pool)
     state.use(job.spec.queue, attempt.pool, -attempt.gpus, event.at_ms)
     del state.active[attempt.pool][job.id]
+    state.guests[attempt.pool].pop(job.id, None)
+    state.changes.stir(attempt.pool)
     attempt.state, attempt.outcome, attempt.ended_ms = AttemptState.ENDED, event.outcome, event.at_ms
     attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
     job.state = event.job_state

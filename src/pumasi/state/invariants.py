@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pumasi.events.facts import NodeState
 from pumasi.model.jobs import JobState, gpus_on_each_node
 from pumasi.state.accounts import Accounts, post, promise
+from pumasi.state.backlog import shape_key
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.freemap import FreeMap
 from pumasi.state.lending import lending_limit
@@ -17,7 +18,7 @@ from pumasi.state.records import Account, Job
 
 def violations(state: FleetState) -> list[str]:
     """Every violated invariant of the state, in words; empty when all hold."""
-    checks = (_gpus_once, _gangs, _charges, _books, _capacity, _queues, _waiting, _free_maps)
+    checks = (_gpus_once, _gangs, _charges, _books, _capacity, _queues, _waiting, _guests, _free_maps)
     return [finding for check in checks for finding in check(state)]
 
 
@@ -126,9 +127,36 @@ def _waiting(state: FleetState) -> Iterator[str]:
     waiting = sum(len(record.waiting) for record in state.queues.values())
     if waiting != state.waiting_jobs:
         yield f"{waiting} jobs wait, {state.waiting_jobs} are counted"
+    yield from _backlogs(state)
     for job_id in state.reservations:
         if job_id not in state.jobs or state.jobs[job_id].state is not JobState.WAITING:
             yield f"reservation for job {job_id}, which is not waiting"
+
+
+def _backlogs(state: FleetState) -> Iterator[str]:
+    """The waiting jobs by need are the waiting jobs by queue."""
+    by_queue: dict[str, list[tuple[int, int]]] = {queue: [] for queue in state.queues}
+    for key, backlog in state.backlogs.by_need.items():
+        for queue, line in backlog.lines.items():
+            by_queue[queue] += line
+            if not line or any(job in state.jobs and shape_key(state.jobs[job].spec) != key[1] for _, job in line):
+                yield f"queue {queue}: {line} do not all need {key}"
+    for queue, record in state.queues.items():
+        if record.waiting != sorted(by_queue[queue]):
+            yield f"queue {queue}: its waiting jobs by need are {sorted(by_queue[queue])}"
+
+
+def _guests(state: FleetState) -> Iterator[str]:
+    """The guests of a pool are its live jobs that borrow or stop."""
+    for pool, jobs in state.active.items():
+        live = [state.jobs[job] for job in jobs]
+        expected = {
+            job.id: None
+            for job in live
+            if job.attempts[-1].stop or any(charge.owner != job.owner for charge in job.attempts[-1].charges)
+        }
+        if expected != state.guests[pool]:
+            yield f"pool {pool}: guests are {list(expected)}, noted are {list(state.guests[pool])}"
 
 
 def _free_maps(state: FleetState) -> Iterator[str]:

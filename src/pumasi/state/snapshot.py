@@ -75,6 +75,9 @@ def load(body: bytes) -> FleetState:
     state.requests = image.requests
     state.principals = {principal.id: principal for principal in image.principals}
     state.tokens = {token.digest: token for token in image.tokens}
+    for record in state.queues.values():
+        for _, job in record.waiting:
+            state.backlogs.enter(state.jobs[job])
     _rebuild(state, image)
     return state
 

@@ -13,6 +13,7 @@ from pumasi.model.ids import JobId, PoolId, QueueId, SiteId
 from pumasi.model.jobs import OUTCOME_OF_STOP, AttemptState, JobState, Outcome, StopCause
 from pumasi.scheduler.check import lint
 from pumasi.scheduler.plan import Plan, plan
+from pumasi.scheduler.planner import Planner
 from pumasi.state import snapshot
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.fold import apply
@@ -23,12 +24,12 @@ from pumasi.testing.builders import START_MS, spec
 _FINAL = {StopCause.CANCEL: JobState.CANCELLED, StopCause.TIME_LIMIT: JobState.EXPIRED}  # others wait again
 
 
-def planned(state: FleetState, now_ms: int) -> Plan:
+def planned(state: FleetState, now_ms: int, planner: Planner | None = None) -> Plan:
     """Plan, lint the plan, apply it, check the state."""
     before = snapshot.digest(state)
-    made = plan(state, now_ms)
+    made = plan(state, now_ms, planner)
     assert snapshot.digest(state) == before, "a plan changes nothing"
-    assert plan(state, now_ms) == made, "the same state and time must give the same plan"
+    assert plan(state, now_ms) == made, "the same state and time must give the same plan, whatever is remembered"
     findings = lint(state, made, now_ms)
     assert not findings, "\n".join(findings)
     for event in made.events:
@@ -42,6 +43,7 @@ class Harness:
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.state = FleetState()
+        self._planner = Planner(self.state)
         self.log: list[Event] = []
         self.ledger = Ledger()
         self.now_ms = START_MS
@@ -66,7 +68,7 @@ class Harness:
 
     def tick(self) -> Plan:
         """One cycle, and the engines start at once what it placed."""
-        self.plan = planned(self.state, self.now_ms)
+        self.plan = planned(self.state, self.now_ms, self._planner)
         for event in self.plan.events:
             self._remember(event)
         for event in self.plan.events:

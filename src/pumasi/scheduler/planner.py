@@ -1,0 +1,198 @@
+"""Cycle after cycle on one state, each as quick as what changed is small.
+
+A planner remembers which demands found no room. They sleep until something can give them room: a change in a pool that
+could run them, a declaration, a window that opens, a moment that was noted. All that is remembered could be found out
+again: a planner decides exactly what one without memory decides.
+"""
+
+from heapq import heappop, heappush
+
+from pumasi.model.ids import PoolId
+from pumasi.scheduler.board import NEVER_MS, Board
+from pumasi.scheduler.borrow import borrow_pass
+from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.explain import WhyWaiting
+from pumasi.scheduler.fairshare import ShareTree, share_trees
+from pumasi.scheduler.home import home_pass
+from pumasi.scheduler.loans import settle_loans
+from pumasi.scheduler.placement import find
+from pumasi.scheduler.power import settle_power
+from pumasi.scheduler.reservations import settle_reservations
+from pumasi.scheduler.rules import Rules
+from pumasi.scheduler.shapes import Fit
+from pumasi.state.fleet_state import FleetState
+
+DEMANDS_KNOWN_MAX = 1 << 17
+
+
+class Planner:
+    """Makes the plans for one state. Every plan must be folded into the state before the next is made."""
+
+    def __init__(self, state: FleetState) -> None:
+        self.state = state
+        self._asleep: dict[Demand, None] = {}
+        self._awake: dict[Demand, None] = {}
+        self._look_again_ms = NEVER_MS
+        self._forget(())
+
+    def decide(self, now_ms: int) -> Board:
+        """Decide one cycle; the board holds what was decided. The state is not changed."""
+        stirred = self._notice(now_ms)
+        if not stirred and not self._awake:
+            return Board(self.state, now_ms, self._rules)
+        whole: dict[PoolId, None] = {}
+        while True:
+            board = Board(self.state, now_ms, self._rules)
+            trees = self._pass(board, stirred, whole)
+            late = self._stirred_late(board, trees, whole)
+            if not late:
+                break
+            whole.update(dict.fromkeys(late))
+        self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
+        self._remember(trees)
+        return board
+
+    def why_waiting(self, now_ms: int) -> WhyWaiting:
+        """Reasons for every waiting job that a cycle has looked at, as the state stands now."""
+        rules = self._rules
+        if rules.declarations != self.state.changes.declarations:
+            rules = Rules(self.state)
+        return WhyWaiting(Board(self.state, now_ms, rules))
+
+    # --- what changed ------------------------------------------------------------------------------------------------
+
+    def _forget(self, windows: tuple[bool, ...]) -> None:
+        """Know nothing: everything that waits is worth a look."""
+        self._rules = Rules(self.state)
+        self._windows = windows
+        self._seen: dict[PoolId, int] = {}
+        self._asleep = {}
+        self._by_pool: dict[PoolId, dict[Demand, None]] = {pool: {} for pool in self.state.pools}
+        self._begins: list[tuple[int, int, Demand]] = []  # (when, running number, what)
+        self._began = 0
+        self._look_again_ms = NEVER_MS
+        backlogs = self.state.backlogs
+        self._arrived = backlogs.forgotten + len(backlogs.arrived)
+        self._awake = {self._rules.demand(key, log.spec): None for key, log in backlogs.by_need.items()}
+
+    def _notice(self, now_ms: int) -> list[PoolId]:
+        """Wake who has reason to; returns the pools in which something changed since the last cycle."""
+        changes, rules = self.state.changes, self._rules
+        windows = rules.windows_open(now_ms)
+        if (
+            rules.declarations != changes.declarations
+            or windows != self._windows
+            or now_ms >= self._look_again_ms
+            or self._arrived < self.state.backlogs.forgotten
+            or rules.demands_known > DEMANDS_KNOWN_MAX
+        ):
+            self._forget(windows)
+        else:
+            self._notice_arrivals()
+        while self._begins and self._begins[0][0] <= now_ms:
+            self._wake(heappop(self._begins)[2])
+        seen = self._seen
+        stirred = [pool for pool, count in changes.pools.items() if seen.get(pool) != count]
+        for pool in stirred:
+            seen[pool] = changes.pools[pool]
+        return stirred
+
+    def _notice_arrivals(self) -> None:
+        by_need, awake = self.state.backlogs.by_need, self._awake
+        for demand in [demand for demand in awake if demand.key not in by_need]:
+            del awake[demand]
+        arrived, forgotten = self.state.backlogs.arrived, self.state.backlogs.forgotten
+        for backlog in arrived[self._arrived - forgotten :] if self._arrived < forgotten + len(arrived) else ():
+            if backlog.key in by_need:
+                demand = self._rules.demand(backlog.key, backlog.spec)
+                if demand not in self._asleep:
+                    awake[demand] = None
+                elif demand.has_quotas:
+                    self._wake(demand)
+        self._arrived = forgotten + len(arrived)
+
+    def _wake(self, demand: Demand) -> None:
+        self._asleep.pop(demand, None)
+        for fit in demand.fits:
+            self._by_pool[fit.pool].pop(demand, None)
+        if demand.key in self.state.backlogs.by_need:
+            self._awake[demand] = None
+
+    def _sleep(self, demand: Demand) -> None:
+        self._awake.pop(demand, None)
+        self._asleep[demand] = None
+        for fit in demand.fits:
+            self._by_pool[fit.pool][demand] = None
+
+    # --- one cycle ---------------------------------------------------------------------------------------------------
+
+    def _pass(self, board: Board, stirred: list[PoolId], whole: dict[PoolId, None]) -> list[ShareTree]:
+        """Settle what is promised and lent, then place: home work of every owner before any borrowed work."""
+        settle_reservations(board)
+        settle_power(board)
+        settle_loans(board, stirred)
+        trees = share_trees(board, self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole))
+        for tree in trees:
+            home_pass(board, tree)
+            tree.refill()
+        settle_power(board)
+        borrow_pass(board, trees)
+        return trees
+
+    def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:
+        """Who is awake, and the sleepers that may have room where something changed."""
+        worth, by_need = dict(self._awake), self.state.backlogs.by_need
+        for pool in stirred:
+            for demand in list(self._by_pool.get(pool, ())):
+                if demand.key not in by_need:
+                    self._wake(demand)
+                elif demand not in worth and (
+                    pool in whole
+                    or any(fit.pool in stirred and _may_have_room(board, demand, fit) for fit in demand.fits)
+                ):
+                    worth[demand] = None
+        for pool in whole:
+            worth.update((demand, None) for demand in self._by_pool[pool] if demand.key in by_need)
+        return worth
+
+    def _stirred_late(self, board: Board, trees: list[ShareTree], whole: dict[PoolId, None]) -> list[PoolId]:
+        """Pools in which a decision of this cycle may have given room to a sleeper that had no turn in it."""
+        pools = [pool for pool in board.stirred if pool not in whole and self._by_pool.get(pool)]
+        if not pools:
+            return []
+        tried = {file.demand for tree in trees for file in tree.files()}
+        return [pool for pool in pools if any(demand not in tried for demand in self._by_pool[pool])]
+
+    def _remember(self, trees: list[ShareTree]) -> None:
+        """Put to sleep who found no room; who was placed to the last job is forgotten when the plan is folded."""
+        for tree in trees:
+            left: dict[Demand, bool] = {}
+            for file in tree.files():
+                left[file.demand] = left.get(file.demand, False) or file.at < len(file.line)
+                if file.begin_ms < NEVER_MS:
+                    self._began += 1
+                    heappush(self._begins, (file.begin_ms, self._began, file.demand))
+                    left[file.demand] = True
+            for demand, is_left in left.items():
+                if not is_left:
+                    self._wake(demand)
+                elif demand not in self._asleep:
+                    self._sleep(demand)
+
+
+def _may_have_room(board: Board, demand: Demand, fit: Fit) -> bool:
+    """False only if the demand surely finds no room in the pool in this cycle, whatever queue asks."""
+    pool, gpus = fit.pool, demand.spec.gpus
+    free, account = board.free(pool), board.account(demand.owner, pool)
+    is_home = account.due - account.home - account.promised >= gpus
+    if not board.takes(pool, gpus) and not (is_home and board.has_victims(pool)):
+        return False
+    if is_home and board.has_victims(pool):
+        return True
+    if free.free_gpus < gpus:
+        return False
+    if not is_home:
+        lent = sum(room for room, _ in board.lendable(demand.owner, pool)) if demand.may_borrow else 0
+        if max(0, account.idle) + lent < gpus:
+            return False
+    return find(free, fit.need) is not None

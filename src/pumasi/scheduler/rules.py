@@ -1,0 +1,56 @@
+"""What only declarations change: worked out once, and kept by a planner until something is declared."""
+
+from pumasi.model.ids import OwnerId, PoolId, QueueId
+from pumasi.model.jobs import JobSpec
+from pumasi.scheduler.demand import Demand
+from pumasi.state.backlog import DemandKey, shape_key
+from pumasi.state.fleet_state import FleetState
+from pumasi.state.lending import is_open
+
+
+class Rules:
+    """The declared side of the fleet, as cycles need it.
+
+    `with_quotas`: where an owner's queues have quotas. `position`: each queue's place in the order of declaration.
+    `entitled`: GPUs each owner is entitled to in all. `declarations`: the state's counter when this was worked out.
+    """
+
+    def __init__(self, state: FleetState) -> None:
+        self._state = state
+        self.declarations = state.changes.declarations
+        self.half_life_ms = state.policy.usage_half_life_seconds * 1000
+        self.position: dict[QueueId, int] = {name: place for place, name in enumerate(state.queues)}
+        self.with_quotas = frozenset(
+            (name.partition("/")[0], pool) for name, queue in state.queues.items() for pool in queue.declared.quotas
+        )
+        self.entitled: dict[OwnerId, int] = dict.fromkeys(state.owners, 0)
+        for books in state.books.values():
+            for owner, account in books.items():
+                self.entitled[owner] += account.entitled
+        self._windows = [window for owner in state.owners.values() for window in owner.declared.lending.windows]
+        self._demands: dict[DemandKey, Demand] = {}
+
+    @property
+    def demands_known(self) -> int:
+        """How many demands have been judged."""
+        return len(self._demands)
+
+    def demand(self, key: DemandKey, spec: JobSpec) -> Demand:
+        """The demand of all jobs with this need, judged once."""
+        demand = self._demands.get(key)
+        if demand is None:
+            demand = self._demands[key] = Demand(self._state, key, spec)
+            demand.has_quotas = any((demand.owner, fit.pool) in self.with_quotas for fit in demand.fits)
+        return demand
+
+    def demand_of(self, owner: OwnerId, spec: JobSpec) -> Demand:
+        """The demand a job belongs to."""
+        return self.demand((owner, shape_key(spec)), spec)
+
+    def windows_open(self, now_ms: int) -> tuple[bool, ...]:
+        """Which lending windows are open; decisions can change when this does."""
+        return tuple(is_open(window, now_ms) for window in self._windows) if self._windows else ()
+
+    def quota_pools(self, owner: OwnerId) -> list[PoolId]:
+        """The pools in which an owner's queues have quotas."""
+        return [pool for pool in self._state.pools if (owner, pool) in self.with_quotas]

@@ -1,0 +1,101 @@
+"""Waiting jobs gathered by what they need: what is found out for one of them holds for all.
+
+A cycle looks at each need once, however many jobs share it; a need that found no room is not looked at again until
+something has changed that could give it room (`Changes`).
+"""
+
+from bisect import bisect_left, insort
+from operator import attrgetter
+from typing import Any
+
+from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId
+from pumasi.model.jobs import JobSpec
+from pumasi.state.records import Job
+
+ShapeKey = tuple[Any, ...]
+DemandKey = tuple[OwnerId, ShapeKey]
+Line = list[tuple[int, JobId]]  # the waiting jobs of one queue, in their order
+
+ARRIVALS_KEPT = 1 << 16
+
+_FIELDS = (
+    "gpus", "gpus_per_node", "gpu_models", "memory_gib_per_gpu", "cpu_arch", "sites", "pools", "data_class",
+    "stays_home", "may_borrow", "topology", "segment_nodes",
+)  # fmt: skip
+
+_key = attrgetter(*_FIELDS)
+
+
+def shape_key(spec: JobSpec) -> ShapeKey:
+    """Equal for two jobs of an owner that can sit in the same places."""
+    key: ShapeKey = _key(spec)
+    return key
+
+
+class Backlog:
+    """The waiting jobs of an owner that need the same, queue by queue. `spec`: that of any of them."""
+
+    __slots__ = ("key", "lines", "owner", "spec")
+
+    def __init__(self, key: DemandKey, spec: JobSpec) -> None:
+        self.key = key
+        self.owner = key[0]
+        self.spec = spec
+        self.lines: dict[QueueId, Line] = {}
+
+
+class Backlogs:
+    """All waiting jobs by need. `arrived`: the needs of the jobs that came last, after `forgotten` earlier ones."""
+
+    __slots__ = ("arrived", "by_need", "forgotten")
+
+    def __init__(self) -> None:
+        self.by_need: dict[DemandKey, Backlog] = {}
+        self.arrived: list[Backlog] = []
+        self.forgotten = 0
+
+    def enter(self, job: Job) -> None:
+        """A job begins to wait."""
+        spec = job.spec
+        key = (job.owner, _key(spec))
+        backlog = self.by_need.get(key)
+        if backlog is None:
+            backlog = self.by_need[key] = Backlog(key, spec)
+        line = backlog.lines.get(spec.queue)
+        if line is None:
+            backlog.lines[spec.queue] = [job.order]
+        else:
+            insort(line, job.order)
+        if len(self.arrived) >= ARRIVALS_KEPT:
+            self.forgotten += len(self.arrived)
+            self.arrived.clear()
+        self.arrived.append(backlog)
+
+    def leave(self, job: Job) -> None:
+        """A job waits no more."""
+        key = (job.owner, _key(job.spec))
+        backlog = self.by_need[key]
+        line = backlog.lines[job.spec.queue]
+        del line[bisect_left(line, job.order)]
+        if not line:
+            del backlog.lines[job.spec.queue]
+            if not backlog.lines:
+                del self.by_need[key]
+
+
+class Changes:
+    """Counters by which a planner sees what it must look at again.
+
+    `declarations`: rises with every declaration. `pools`: a pool's rises with whatever may give a waiting job room
+    there. (Home use only takes room away; it does not count.)
+    """
+
+    __slots__ = ("declarations", "pools")
+
+    def __init__(self) -> None:
+        self.declarations = 0
+        self.pools: dict[PoolId, int] = {}
+
+    def stir(self, pool: PoolId) -> None:
+        """Something changed in a pool."""
+        self.pools[pool] = self.pools.get(pool, 0) + 1
