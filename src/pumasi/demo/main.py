@@ -1,6 +1,8 @@
 """`pumasi demo`: the main job on real input, in about two minutes, with nothing left behind."""
 
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
 from io import StringIO
@@ -47,18 +49,26 @@ def run(console: Console, keep: bool, picture: Path | None = None) -> None:
         f"{len(jobs):,} jobs of the Philly trace ({trace.name}), each with {GPUS_PER_TRACE_GPU} times its GPUs."
     )
     arguments = ["--plan", "korea", "--as-of", AS_OF, "--agents", "all", "--clock-rate", str(CLOCK_RATE)]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # whatever ends it, it cleans up as for Ctrl-C
     process, ready = launch(folder, arguments)
     try:
         server = connect(process, ready, folder / "server.log")
         _show(console, server, Village(Client(server=server.url, token=server.token), jobs, CLOCK_RATE), picture)
     except BaseException:
-        stop(process)
-        shutil.rmtree(folder)
+        _clean_up(process, folder)
         raise
     if keep:
         _say_how_to_look(console, server, folder)
         return
     console.print("Stopping the control plane and its agents.")
+    _clean_up(process, folder)
+
+
+def _clean_up(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """End what was started and remove its data. A second Ctrl-C does not leave half of it behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     stop(process)
     shutil.rmtree(folder)
 
@@ -161,4 +171,4 @@ def _say_how_to_look(console: Console, server: Server, folder: Path) -> None:
     console.print(f"Pumasi keeps running at {server.url} (process {server.pid}, data in {folder}).")
     console.print(f"Look around:  export PUMASI_SERVER={server.url} PUMASI_TOKEN={server.token}")
     console.print("              pumasi shares; pumasi queue; pumasi reclaims; pumasi usage; pumasi info")
-    console.print(f"Stop it:      kill {server.pid}")
+    console.print(f"Stop it:      kill {server.pid}; then rm -r {folder} removes its data")
