@@ -10,9 +10,7 @@ from tests.tidy.tree import ROOT, module_name, parsed, python_files
 _TARGET = re.compile(r"[\w.]+:\w+|pumasi(\.\w+)+")  # "module:attribute" as lazy tables and servers take it, or a module
 
 # Not used by the product yet, each with what it is for. An entry that is used by now, or gone, must go.
-AWAITED = {
-    "pumasi.adapters.memory_log": "a second adapter of its port: control and API are tested on it, the twin runs on it"
-}
+AWAITED: dict[str, str] = {}
 
 
 def used_modules(name: str, is_package: bool, tree: ast.Module) -> Iterator[str]:

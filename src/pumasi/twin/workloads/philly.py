@@ -22,6 +22,8 @@ def trace_job(row: dict[str, str]) -> TraceJob:
 
     :raises ValueError: or `ArithmeticError`, if it stands for none.
     """
+    if not row["cluster"]:
+        raise ValueError("the cluster is missing")
     duration_ms = int(Decimal(row["duration"]) * 1000)
     return TraceJob(_milliseconds(row["timestamp"]), duration_ms, int(row["num_gpus"]), row["cluster"])
 

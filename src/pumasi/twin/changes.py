@@ -1,0 +1,149 @@
+"""What-ifs of a fleet: a site that is late, a new pool, a site that gets less power; one line each in a file."""
+
+from datetime import date
+from typing import TypeAlias
+
+from msgspec import Struct, structs
+
+from pumasi.model.fleet import FleetPlan, Pool, Queue, Stage
+from pumasi.model.ids import PoolId, SiteId, queue_owner
+
+
+class Delay(Struct, frozen=True):
+    """Everything at a site that is not in service before the scenario starts comes so many months later."""
+
+    site: SiteId
+    months: int
+
+
+class AddedPool(Struct, frozen=True):
+    """A new pool of so many GPUs, in all else like another one; in service from a day on."""
+
+    pool: PoolId
+    like: PoolId
+    gpus: int
+    in_service: str
+
+
+class PowerCut(Struct, frozen=True):
+    """A site gets so many kilowatts of IT power: nodes of its pools go, the last pools first, till they fit."""
+
+    site: SiteId
+    kilowatts: int
+
+
+Change: TypeAlias = Delay | AddedPool | PowerCut
+
+
+class ChangeRefused(Exception):
+    """A change does not fit the plan; the message says why."""
+
+
+def with_change(plan: FleetPlan, change: Change, start: str) -> FleetPlan:
+    """The plan with a change, for a scenario that starts on a day (ISO).
+
+    :raises ChangeRefused: if the plan has no such site or pool, or the numbers do not fit.
+    """
+    match change:
+        case Delay():
+            return _delayed(plan, change, start)
+        case AddedPool():
+            return _added(plan, change)
+        case PowerCut():
+            return _cut(plan, change, start)
+
+
+def _check_site(plan: FleetPlan, site: SiteId) -> None:
+    if all(known.id != site for known in plan.sites):
+        raise ChangeRefused(f"the plan has no site {site}")
+
+
+def _delayed(plan: FleetPlan, change: Delay, start: str) -> FleetPlan:
+    _check_site(plan, change.site)
+    pools = [
+        structs.replace(pool, stages={stage: _later(day, change, start) for stage, day in pool.stages.items()})
+        if pool.site == change.site
+        else pool
+        for pool in plan.pools
+    ]
+    return structs.replace(plan, pools=tuple(pools))
+
+
+def _later(day: str, change: Delay, start: str) -> str:
+    return day if day <= start else add_months(day, change.months)
+
+
+def add_months(day: str, months: int) -> str:
+    """The same day of a later month, or its last day if it has none such; ISO dates."""
+    then = date.fromisoformat(day)
+    years, month = divmod(then.month - 1 + months, 12)
+    for number in range(then.day, 27, -1):
+        try:
+            return date(then.year + years, month + 1, number).isoformat()
+        except ValueError:
+            continue
+    return date(then.year + years, month + 1, then.day).isoformat()
+
+
+def _pool(plan: FleetPlan, name: PoolId) -> Pool:
+    found = [pool for pool in plan.pools if pool.id == name]
+    if not found:
+        raise ChangeRefused(f"the plan has no pool {name}")
+    return found[0]
+
+
+def _added(plan: FleetPlan, change: AddedPool) -> FleetPlan:
+    like = _pool(plan, change.like)
+    if any(pool.id == change.pool for pool in plan.pools):
+        raise ChangeRefused(f"the plan has a pool {change.pool} already")
+    nodes, rest = divmod(change.gpus, like.gpus_per_node)
+    if rest or not nodes:
+        raise ChangeRefused(f"{change.gpus} GPUs are no whole nodes of {like.gpus_per_node}")
+    stages = {stage: min(day, change.in_service) for stage, day in like.stages.items()}
+    stages[Stage.IN_SERVICE] = change.in_service
+    pool = structs.replace(_resized(like, nodes), id=change.pool, stages=stages)
+    queues = tuple(_with_quota(queue, like, pool) for queue in plan.queues)
+    return structs.replace(plan, pools=(*plan.pools, pool), queues=queues)
+
+
+def _cut(plan: FleetPlan, change: PowerCut, start: str) -> FleetPlan:
+    _check_site(plan, change.site)
+    watts = {model.id: model.planning_watts for model in plan.gpu_models}
+    left = change.kilowatts * 1000
+    there = [pool for pool in plan.pools if pool.site == change.site]
+    for pool in sorted(there, key=lambda pool: pool.stages.get(Stage.IN_SERVICE, "9999") > start):
+        node_watts = pool.gpus_per_node * watts[pool.model]
+        nodes = max(1, min(pool.nodes, left // node_watts))  # a pool cannot vanish; one node of it stays
+        left = max(0, left - nodes * node_watts)
+        plan = _with_pool(plan, pool, _resized(pool, nodes))
+    return plan
+
+
+def _with_pool(plan: FleetPlan, old: Pool, new: Pool) -> FleetPlan:
+    pools = tuple(new if pool.id == old.id else pool for pool in plan.pools)
+    queues = tuple(_with_quota(queue, old, new) for queue in plan.queues)
+    return structs.replace(plan, pools=pools, queues=queues)
+
+
+def _resized(pool: Pool, nodes: int) -> Pool:
+    """The pool with another number of nodes, its entitlements in proportion."""
+    gpus, whole = nodes * pool.gpus_per_node, pool.gpus
+    due = {owner: entitled * gpus // whole for owner, entitled in pool.entitlements.items()}
+    by_remainder = sorted(due, key=lambda owner: (-(pool.entitlements[owner] * gpus % whole), owner))
+    for owner in by_remainder[: gpus - sum(due.values())]:
+        due[owner] += 1
+    return structs.replace(pool, nodes=nodes, entitlements=due)
+
+
+def _with_quota(queue: Queue, old: Pool, new: Pool) -> Queue:
+    """The queue with a quota in the new pool, in proportion to that in the old one; a root has all its owner is due."""
+    quota = queue.quotas.get(old.id)
+    if quota is None:
+        return queue
+    due, was = new.entitlements.get(queue_owner(queue.id), 0), old.entitlements.get(queue_owner(queue.id), 0)
+    sized = {
+        name: amount * due // was if was else 0
+        for name in ("nominal", "borrowing_limit", "lending_limit")
+        if (amount := getattr(quota, name)) is not None
+    }
+    return structs.replace(queue, quotas=queue.quotas | {new.id: structs.replace(quota, **sized)})

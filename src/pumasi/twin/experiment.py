@@ -1,0 +1,201 @@
+"""From a scenario file to what one run of the twin needs, and to what it measured."""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from pumasi.model.fleet import FleetPlan
+from pumasi.model.jobs import JobSpec
+from pumasi.plans.locate import find_plan
+from pumasi.plans.reader import load_plan
+from pumasi.twin.changes import with_change
+from pumasi.twin.jobs import TwinJob
+from pumasi.twin.report.measures import Measures, measure
+from pumasi.twin.rules import Rules, queue_under, with_rules
+from pumasi.twin.run import Progress, simulate
+from pumasi.twin.scenario import PlanChange, Scenario
+from pumasi.twin.scenario_file import CALL_PLAN, Flood, ScenarioFile, TraceWork
+from pumasi.twin.workloads.call import call_jobs, call_plan
+from pumasi.twin.workloads.mapping import SCRIPT, Placed, Placing, limit_seconds, place
+from pumasi.twin.workloads.openb import read_openb_pods
+from pumasi.twin.workloads.philly import read_philly
+from pumasi.twin.workloads.resample import DAY_MS, HOUR_MS, Resampling, resample, source_jobs
+from pumasi.twin.workloads.shapes import ShapeDistances, shape_distances
+from pumasi.twin.workloads.swf import read_swf
+from pumasi.twin.workloads.synthetic import SyntheticWork, synthetic_jobs
+from pumasi.twin.workloads.trace import TraceJob, TraceProblem
+
+KOREA = timezone(timedelta(hours=9))
+READERS: dict[str, Callable[[Path], list[TraceJob]]] = {
+    "philly": read_philly,
+    "swf": read_swf,
+    "openb": read_openb_pods,
+}
+
+
+class Prepared(Struct):
+    """One run, ready: the plan under its rules, the jobs in order, and the scenario. `notes`: what is not as asked."""
+
+    plan: FleetPlan
+    jobs: list[TwinJob]
+    scenario: Scenario
+    shapes: ShapeDistances | None
+    notes: tuple[str, ...]
+
+
+def day_ms(day: str) -> int:
+    """The first moment of a day (ISO) in Korea, Unix milliseconds."""
+    return int(datetime.combine(date.fromisoformat(day), datetime.min.time(), KOREA).timestamp() * 1000)
+
+
+def day_of(at_ms: int) -> str:
+    """The day (ISO) of a moment in Korea."""
+    return datetime.fromtimestamp(at_ms / 1000, KOREA).date().isoformat()
+
+
+def read_fleet(file: ScenarioFile, seed: int = 1) -> FleetPlan:
+    """The plan of a scenario with its changes, before any rules.
+
+    :raises FileNotFoundError: if there is no such plan.
+    :raises PlanError: with every mistake of the plan.
+    :raises ChangeRefused: if a change does not fit the plan.
+    """
+    if file.plan == CALL_PLAN:
+        return call_plan(seed, 100)
+    beside = file.folder / file.plan
+    plan = load_plan(beside if beside.is_file() else find_plan(file.plan))
+    for change in file.changes:
+        plan = with_change(plan, change, file.start)
+    return plan
+
+
+def prepare(file: ScenarioFile, rules: Rules, seed: int, traces: Path) -> Prepared:
+    """Everything one run needs.
+
+    :raises TraceProblem: if the trace cannot be read; and what `read_fleet` raises.
+    """
+    fleet, start_ms = read_fleet(file, seed), day_ms(file.start)
+    jobs, shapes, notes = _jobs(file, fleet, seed, traces)
+    if rules.one_owner:
+        jobs = [_moved(job, rules) for job in jobs]
+    plan = with_rules(fleet, rules)
+    scenario = Scenario(
+        name=file.name,
+        seed=seed,
+        start_ms=start_ms,
+        until_ms=start_ms + file.days * DAY_MS,
+        as_of=file.as_of,
+        cycle_ms=file.cycle_seconds * 1000,
+        faults=file.faults,
+        changes=_roll_out(file, plan) if file.roll_out else (),
+    )
+    return Prepared(plan, jobs, scenario, shapes, notes)
+
+
+def run(file: ScenarioFile, rules: Rules, seed: int, traces: Path, progress: Progress | None = None) -> Measures:
+    """Simulate once and measure. Stopped by `progress`, it measures what there is by then.
+
+    :raises CannotSimulate: if the control plane refuses the plan; and what `prepare` raises.
+    """
+    ready = prepare(file, rules, seed, traces)
+    outcome = simulate(ready.plan, ready.jobs, ready.scenario, progress=progress)
+    from_ms = ready.scenario.start_ms + file.warm_up_days * DAY_MS
+    return measure(outcome, ready, rules.name, from_ms)
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def _jobs(
+    file: ScenarioFile, fleet: FleetPlan, seed: int, traces: Path
+) -> tuple[list[TwinJob], ShapeDistances | None, tuple[str, ...]]:
+    start_ms, shapes = day_ms(file.start), None
+    jobs: list[TwinJob] = []
+    notes: tuple[str, ...] = ()
+    if file.trace is not None:
+        placed, shapes = _from_trace(file, file.trace, seed, traces)
+        jobs += placed.jobs
+        notes = _notes(placed)
+    if file.synthetic is not None:
+        load = file.synthetic
+        jobs += synthetic_jobs(
+            fleet,
+            SyntheticWork(
+                start_ms=start_ms,
+                days=file.days,
+                as_of=file.as_of,
+                load_percent=load.load_percent,
+                loads=load.loads,
+            ),
+            seed,
+        )
+    if file.plan == CALL_PLAN:
+        jobs += call_jobs(seed, start_ms, file.days)
+    for flood in file.floods:
+        jobs += [_flood_job(flood, start_ms)] * flood.jobs
+    jobs.sort(key=lambda job: job.submit_ms)
+    return jobs, shapes, notes
+
+
+def _from_trace(file: ScenarioFile, work: TraceWork, seed: int, traces: Path) -> tuple[Placed, ShapeDistances]:
+    trace = READERS[work.reader](_trace_path(file, work, traces))
+    wanted = Resampling(
+        source_from_ms=day_ms(work.source_from) + 9 * HOUR_MS,  # the trace's own midnight, read as UTC
+        source_days=work.source_days,
+        start_ms=day_ms(file.start),
+        days=file.days,
+        load_percent=work.load_percent,
+    )
+    drawn = resample(trace, wanted, seed)
+    placing = Placing(
+        queues=work.queues,
+        gpus_per_gpu=work.gpus_per_gpu,
+        gpus_max=work.gpus_max,
+        checkpoint_seconds=work.checkpoint_seconds,
+        saves_on_notice=work.saves_on_notice,
+    )
+    return place(drawn, placing), shape_distances(source_jobs(trace, wanted), drawn)
+
+
+def _trace_path(file: ScenarioFile, work: TraceWork, traces: Path) -> Path:
+    for folder in (file.folder, traces):
+        if (folder / work.file).is_file():
+            return folder / work.file
+    raise TraceProblem(f"{work.file} is neither in {file.folder} nor in {traces}; --traces names another folder")
+
+
+def _notes(placed: Placed) -> tuple[str, ...]:
+    said = (
+        (placed.left_out, "jobs were left out, as no queue stands for their group"),
+        (placed.without_gpus, "jobs were left out, as they need no GPU"),
+        (placed.rounded_up, "jobs that need a part of a GPU were given a whole one"),
+    )
+    return tuple(f"{count:,} {what}" for count, what in said if count)
+
+
+def _flood_job(flood: Flood, start_ms: int) -> TwinJob:
+    runtime_ms = flood.hours * HOUR_MS
+    spec = JobSpec(
+        name="flood",
+        queue=flood.queue,
+        script=SCRIPT,
+        gpus=flood.gpus,
+        time_limit_seconds=limit_seconds(runtime_ms),
+        checkpoint_seconds=1800,
+    )
+    at_ms = start_ms + flood.day * DAY_MS
+    return TwinJob(submit_ms=at_ms, spec=spec, runtime_ms=runtime_ms, saves_on_notice=True)
+
+
+def _moved(job: TwinJob, rules: Rules) -> TwinJob:
+    queue = queue_under(job.spec.queue, rules)
+    return structs.replace(job, spec=structs.replace(job.spec, queue=queue))
+
+
+def _roll_out(file: ScenarioFile, plan: FleetPlan) -> tuple[PlanChange, ...]:
+    """The plan applied anew on every day within the scenario on which a pool reaches a stage."""
+    end = day_of(day_ms(file.start) + file.days * DAY_MS)
+    days = sorted({day for pool in plan.pools for day in pool.stages.values() if file.start < day < end})
+    return tuple(PlanChange(at_ms=day_ms(day), plan=plan, as_of=day) for day in days)

@@ -1,0 +1,265 @@
+"""The pictures of a report. Each function gives a whole SVG; where seeds differ, the picture says which it shows."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from pumasi.model.fleet import FleetPlan, Stage, stage_of
+from pumasi.plans.picture import STAGE_COLOURS
+from pumasi.twin.report.canvas import (
+    COLOURS,
+    Frame,
+    area,
+    legend,
+    line,
+    look,
+    number,
+    round_ticks,
+    svg,
+    text,
+)
+from pumasi.twin.report.measures import QUANTILES, Measures, OwnerSeries, Waits
+from pumasi.twin.report.times import day_ticks, month_ticks, wait_ticks
+
+WIDTH = 960
+COLUMNS = 2
+PANEL_WIDTH, PANEL_HEIGHT = 400, 130
+PANEL_LEFT, PANEL_TOP, PANEL_GAP = 56, 84, 62
+OWNERS_SHOWN = 12
+KINDS = ("home", "lent", "idle", "down")
+WAIT_RANGE_MS = (1_000, 30 * 86_400_000)
+Size = tuple[int, int]
+
+
+def main_owners(measures: Measures) -> list[str]:
+    """The owners due most, in the order of the plan."""
+    due = {owner: _due(series) for owner, series in measures.series.items()}
+    largest = sorted(due, key=lambda owner: -due[owner])[:OWNERS_SHOWN]
+    return [owner for owner in due if owner in largest and due[owner]]
+
+
+def _due(series: OwnerSeries) -> int:
+    return sum(sum(getattr(series, kind)) for kind in KINDS)
+
+
+def _panel(index: int) -> Size:
+    column, row = index % COLUMNS, index // COLUMNS
+    return PANEL_LEFT + column * (PANEL_WIDTH + PANEL_LEFT + 12), PANEL_TOP + row * (PANEL_HEIGHT + PANEL_GAP)
+
+
+def _height(panels: int) -> int:
+    return PANEL_TOP + -(-panels // COLUMNS) * (PANEL_HEIGHT + PANEL_GAP)
+
+
+def _head(title: str, below: str, entries: Sequence[tuple[str, str]]) -> list[str]:
+    names, _ = legend(PANEL_LEFT, 56, entries, WIDTH - 2 * PANEL_LEFT)
+    return [text(16, 22, title, "title"), text(16, 38, below, "faint"), *names]
+
+
+# --- utilisation -----------------------------------------------------------------------------------------------------
+
+
+def utilisation(measures: Measures, titles: Mapping[str, str]) -> str:
+    """What each owner's entitlement did over time: home, lent, idle, down; the line is all the owner's jobs used."""
+    owners = main_owners(measures)
+    entries = [(kind, f'fill="var(--{kind})"') for kind in KINDS]
+    entries.append(("used by the owner, borrowed GPUs included", 'stroke="var(--borrowed)"'))
+    below = f"GPUs, rules {measures.rules}, seed {measures.seed}"
+    parts = _head("Whose GPUs did what", below, entries)
+    for index, owner in enumerate(owners):
+        parts += _usage_panel(measures, owner, titles.get(owner, owner), *_panel(index))
+    return svg(WIDTH, _height(len(owners)), "Utilisation of each owner's GPUs over time", parts)
+
+
+def _usage_panel(measures: Measures, owner: str, title: str, left: int, top: int) -> list[str]:
+    series, bucket = measures.series[owner], measures.bucket_ms
+    used = [(home + more) / bucket for home, more in zip(series.home, series.borrowed, strict=True)]
+    due = [sum(values) / bucket for values in zip(*(getattr(series, kind) for kind in KINDS), strict=True)]
+    high = max(*used, *due, 1) * 1.05
+    frame = Frame(left, top, PANEL_WIDTH, PANEL_HEIGHT, (measures.from_ms, measures.until_ms), (0, high))
+    parts = [text(left, top - 6, title)]
+    times = [measures.from_ms + index * bucket for index in range(len(used))]
+    floor = [0.0] * len(used)
+    for kind in KINDS:
+        ceiling = [low + value / bucket for low, value in zip(floor, getattr(series, kind), strict=True)]
+        shape = [(frame.x(at), frame.y(value)) for at, value in zip(times, ceiling, strict=True)]
+        shape += [(frame.x(at), frame.y(value)) for at, value in reversed(list(zip(times, floor, strict=True)))]
+        parts.append(area(shape, f"var(--{kind})", f"{title}: {kind}"))
+        floor = ceiling
+    parts += frame.y_ticks(round_ticks(0, high))
+    parts += frame.x_ticks(day_ticks(measures.from_ms, measures.until_ms))
+    parts.append(line([(frame.x(at), frame.y(value)) for at, value in zip(times, used, strict=True)], _OWN_USE))
+    return parts
+
+
+_OWN_USE = 'stroke="var(--borrowed)" style="stroke-width:1.2"'
+
+
+# --- waits -----------------------------------------------------------------------------------------------------------
+
+
+def wait_curves(groups: Mapping[str, Mapping[str, Waits]], title: str) -> str:
+    """The share of jobs that started within a time: a panel for each group, a line for each of the rules."""
+    rules = list(groups)
+    names = list(dict.fromkeys(name for found in groups.values() for name in found))
+    names = [name for name in names if any(_jobs(groups, rule, name) for rule in rules)][: 2 * OWNERS_SHOWN]
+    entries = [(rule, look(index)) for index, rule in enumerate(rules)]
+    parts = _head(title, "share of jobs (per cent) whose first start came within the time, all seeds", entries)
+    for index, name in enumerate(names):
+        left, top = _panel(index)
+        frame = Frame(left, top, PANEL_WIDTH, PANEL_HEIGHT, WAIT_RANGE_MS, (0, 100), log=True)
+        parts.append(text(left, top - 6, f"{name} ({max(_jobs(groups, rule, name) for rule in rules):,} jobs)"))
+        parts += frame.x_ticks(wait_ticks()) + frame.y_ticks([(share, f"{share}") for share in (0, 50, 100)])
+        for number_, rule in enumerate(rules):
+            waits = groups[rule].get(name)
+            if waits and waits.quantiles_ms:
+                parts.append(line(_cumulative(frame, waits.quantiles_ms), look(number_)))
+    return svg(WIDTH, _height(len(names)), title, parts)
+
+
+def _jobs(groups: Mapping[str, Mapping[str, Waits]], rule: str, name: str) -> int:
+    waits = groups[rule].get(name)
+    return waits.jobs if waits else 0
+
+
+def _cumulative(frame: Frame, quantiles: Sequence[int]) -> list[tuple[float, float]]:
+    return [(frame.x(max(value, 1)), frame.y(100 * step / QUANTILES)) for step, value in enumerate(quantiles)]
+
+
+# --- reclaims --------------------------------------------------------------------------------------------------------
+
+
+def reclaim_picture(runs: Sequence[Measures]) -> str:
+    """Every reclaim as a dot: promised against taken. Below the line the promise was kept."""
+    dots = [(each.promised_ms / 1000, each.took_ms / 1000) for run in runs for each in run.reclaims]
+    high = max([max(promised, took) for promised, took in dots] or [60]) * 1.1
+    frame = Frame(70, 60, 500, 300, (0, high), (0, high))
+    parts = [
+        text(16, 22, "Reclaims: seconds taken against seconds promised", "title"),
+        text(16, 40, f"{len(dots):,} reclaims shown; below the line the promise was kept", "faint"),
+        *frame.x_ticks(round_ticks(0, high)),
+        *frame.y_ticks(round_ticks(0, high)),
+        line([(frame.x(0), frame.y(0)), (frame.x(high), frame.y(high))], look(0)),
+        text(320, 395, "promised, seconds", "faint", "middle"),
+    ]
+    kept = Counter((round(promised), round(took, -1)) for promised, took in dots)
+    for (promised, took), count in sorted(kept.items()):
+        radius = 1.5 + min(6, count**0.5 / 4)
+        place = f'cx="{frame.x(promised):.1f}" cy="{frame.y(took):.1f}" r="{radius:.1f}"'
+        parts.append(f'<circle {place} fill="var(--c1)" fill-opacity="0.6"><title>{count} of {took} s</title></circle>')
+    return svg(620, 410, "Reclaims: taken against promised", parts)
+
+
+# --- who lent to whom ------------------------------------------------------------------------------------------------
+
+
+def sankey(loans: Mapping[str, Mapping[str, int]], titles: Mapping[str, str], title: str) -> str:
+    """Bands from lenders at the left to borrowers at the right, as wide as the GPU-hours lent."""
+    total = sum(sum(taken.values()) for taken in loans.values())
+    lenders = sorted(loans, key=lambda owner: -sum(loans[owner].values()))[:OWNERS_SHOWN]
+    taken: Counter[str] = Counter()
+    for lender in lenders:
+        taken.update(loans[lender])
+    borrowers = [owner for owner, _ in taken.most_common(OWNERS_SHOWN)]
+    height = 80 + 380 + 12 * max(len(lenders), len(borrowers))
+    parts = [
+        text(16, 22, title, "title"),
+        text(16, 40, f"{number(total / 3_600_000)} GPU-hours lent; lenders left, borrowers right", "faint"),
+    ]
+    if not total:
+        return svg(WIDTH, 60, title, parts)
+    parts += _bands(loans, lenders, borrowers, total, titles)
+    return svg(WIDTH, height, title, parts)
+
+
+def _bands(
+    loans: Mapping[str, Mapping[str, int]],
+    lenders: list[str],
+    borrowers: list[str],
+    total: int,
+    titles: Mapping[str, str],
+) -> list[str]:
+    scale = 380 / total
+    left_at = _stack([sum(loans[owner].get(other, 0) for other in borrowers) * scale for owner in lenders])
+    right_at = _stack([sum(loans[owner].get(other, 0) for owner in lenders) * scale for other in borrowers])
+    parts, left_now, right_now = [], list(left_at), list(right_at)
+    for row, lender in enumerate(lenders):
+        for column, borrower in enumerate(borrowers):
+            thick = loans[lender].get(borrower, 0) * scale
+            if thick > 0:
+                words = f"{lender} to {borrower}: {number(loans[lender][borrower] / 3_600_000)} GPU-hours"
+                parts.append(_band(left_now[row], right_now[column], thick, COLOURS[row % len(COLOURS)], words))
+                left_now[row] += thick
+                right_now[column] += thick
+    for names, ats, nows, x, anchor in (
+        (lenders, left_at, left_now, 252, "end"),
+        (borrowers, right_at, right_now, 708, "start"),
+    ):
+        for name, at, end in zip(names, ats, nows, strict=True):
+            parts.append(text(x, (at + end) / 2 + 4, titles.get(name, name)[:34], "", anchor))
+    return parts
+
+
+def _stack(sizes: list[float]) -> list[float]:
+    at, found = 60.0, []
+    for size in sizes:
+        found.append(at)
+        at += size + 12
+    return found
+
+
+def _band(left: float, right: float, thick: float, colour: str, words: str) -> str:
+    path = (
+        f"M260 {left:.1f} C480 {left:.1f} 480 {right:.1f} 700 {right:.1f} V{right + thick:.1f} "
+        f"C480 {right + thick:.1f} 480 {left + thick:.1f} 260 {left + thick:.1f} Z"
+    )
+    return f'<path d="{path}" fill="{colour}" fill-opacity="0.55"><title>{words}</title></path>'
+
+
+# --- credit and stages -----------------------------------------------------------------------------------------------
+
+
+def credit_lines(measures: Measures, titles: Mapping[str, str]) -> str:
+    """Each owner's balance: GPU-hours lent less borrowed since the warm-up."""
+    owners = [owner for owner in main_owners(measures) if any(measures.series[owner].credit)]
+    hours = {owner: [value / 3_600_000 for value in measures.series[owner].credit] for owner in owners}
+    low = min([min(values) for values in hours.values()] or [0])
+    high = max([max(values) for values in hours.values()] or [1])
+    entries = [(titles.get(owner, owner), look(index)) for index, owner in enumerate(owners)]
+    names, foot = legend(60, 58, entries, WIDTH - 120)
+    frame = Frame(70, foot + 16, WIDTH - 100, 300, (measures.from_ms, measures.until_ms), (low, high))
+    parts = [
+        text(16, 22, "Credit: GPU-hours lent less borrowed", "title"),
+        text(16, 38, f"rules {measures.rules}, seed {measures.seed}", "faint"),
+        *names,
+        *frame.y_ticks(round_ticks(low, high)),
+        *frame.x_ticks(day_ticks(measures.from_ms, measures.until_ms)),
+    ]
+    for index, owner in enumerate(owners):
+        points = [
+            (frame.x(measures.from_ms + (at + 1) * measures.bucket_ms), frame.y(value))
+            for at, value in enumerate(hours[owner])
+        ]
+        parts.append(line(points, look(index)))
+    return svg(WIDTH, int(foot + 350), "Credit of each owner over time", parts)
+
+
+def capacity_by_stage(plan: FleetPlan) -> str:
+    """GPUs by the stage they have reached, over the years of the plan."""
+    days = sorted({day for pool in plan.pools for day in pool.stages.values()})
+    ticks = month_ticks(days[0], days[-1])
+    frame = Frame(70, 84, WIDTH - 100, 280, (ticks[0][0], ticks[-1][0]), (0, sum(pool.gpus for pool in plan.pools)))
+    stages = list(reversed(Stage))
+    entries = [(stage.value.replace("_", " "), f'fill="{STAGE_COLOURS[stage]}"') for stage in stages]
+    names, _ = legend(60, 62, entries, WIDTH - 120)
+    parts = [text(16, 22, "Capacity by stage", "title"), text(16, 40, "GPUs of the plan", "faint"), *names]
+    floor = [0.0] * len(ticks)
+    for stage in stages:
+        gpus = [sum(pool.gpus for pool in plan.pools if stage_of(pool, day) is stage) for _, day, _ in ticks]
+        ceiling = [low + value for low, value in zip(floor, gpus, strict=True)]
+        shape = [(frame.x(at), frame.y(value)) for (at, _, _), value in zip(ticks, ceiling, strict=True)]
+        shape += [(frame.x(at), frame.y(value)) for (at, _, _), value in reversed(list(zip(ticks, floor, strict=True)))]
+        parts.append(area(shape, STAGE_COLOURS[stage], stage.value))
+        floor = ceiling
+    parts += frame.y_ticks(round_ticks(0, floor[-1]))
+    parts += frame.x_ticks([(at, label) for at, _, label in ticks if label])
+    return svg(WIDTH, 400, "Capacity by stage over time", parts)

@@ -1,0 +1,178 @@
+"""Who used whose GPUs over time, read from the log: one level for every pair of lender and borrower."""
+
+from collections import Counter
+
+from pumasi.events.facts import (
+    AllocationRecharged,
+    AttemptEnded,
+    AttemptPlaced,
+    AttemptStarted,
+    Event,
+    NodeChanged,
+    NodeState,
+    PoolDeclared,
+    StopOrdered,
+)
+from pumasi.model.fleet import FleetPlan, Pool, Stage
+from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.jobs import Charge, StopCause
+from pumasi.state.accounts import divide
+from pumasi.twin.report.series import Level
+from pumasi.twin.rules import ONE_OWNER, owner_of
+
+HOUR_MS = 3_600_000
+BUCKETS_MAX = 700
+OWNERS_FINE = 20  # so many owners get the finest intervals
+Pair = tuple[OwnerId, OwnerId]
+
+
+class Usage:
+    """A fold over the log. Levels count from `from_ms` to `until_ms`, in intervals of `bucket_ms`."""
+
+    def __init__(self, plan: FleetPlan, from_ms: int, until_ms: int) -> None:
+        buckets = BUCKETS_MAX // max(1, len(plan.owners) // OWNERS_FINE)  # pairs of owners grow with their square
+        self.bucket_ms = max(1, -(-(until_ms - from_ms) // (HOUR_MS * buckets))) * HOUR_MS
+        self.stops: Counter[StopCause] = Counter()
+        self.ran_ms: dict[JobId, int] = {}
+        self._from_ms = from_ms
+        self._until_ms = until_ms
+        self._owners = [owner.id for owner in plan.owners]
+        self._pairs: dict[Pair, Level] = {}
+        self._due: dict[OwnerId, Level] = {owner: self._level() for owner in self._owners}
+        self._down: dict[OwnerId, Level] = {owner: self._level() for owner in self._owners}
+        self._open: dict[JobId, tuple[OwnerId, tuple[Charge, ...]]] = {}
+        self._began_ms: dict[JobId, int] = {}
+        self._pools: dict[PoolId, Pool] = {}
+        self._out: dict[PoolId, set[int]] = {}
+        self._due_now: dict[PoolId, dict[OwnerId, int]] = {}
+        self._down_now: dict[PoolId, dict[OwnerId, int]] = {}
+
+    def _level(self) -> Level:
+        return Level(self._from_ms, self._until_ms, self.bucket_ms)
+
+    # --- facts -------------------------------------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> None:
+        """Fold one fact."""
+        kind = type(event)
+        if kind is AttemptPlaced or kind is AllocationRecharged or kind is AttemptEnded:
+            self._charge(event)
+        elif kind is AttemptStarted:
+            self._began_ms[event.job] = event.at_ms  # type: ignore[union-attr]
+        elif isinstance(event, StopOrdered):
+            self.stops[event.cause] += event.at_ms >= self._from_ms
+        elif isinstance(event, NodeChanged):
+            self._node(event)
+        elif isinstance(event, PoolDeclared):
+            self._declare(event)
+
+    def _charge(self, event: Event) -> None:
+        assert isinstance(event, AttemptPlaced | AllocationRecharged | AttemptEnded)
+        at_ms = event.at_ms
+        if isinstance(event, AttemptPlaced):
+            borrower, charges = owner_of(event.queue), event.charges
+        else:
+            borrower, before = self._open.pop(event.job)
+            self._move(borrower, before, -1, at_ms)
+            charges = event.charges if isinstance(event, AllocationRecharged) else ()
+        if isinstance(event, AttemptEnded):
+            began_ms = self._began_ms.pop(event.job, at_ms)
+            self.ran_ms[event.job] = self.ran_ms.get(event.job, 0) + at_ms - began_ms
+            return
+        self._open[event.job] = (borrower, charges)
+        self._move(borrower, charges, 1, at_ms)
+
+    def _move(self, borrower: OwnerId, charges: tuple[Charge, ...], sign: int, at_ms: int) -> None:
+        at_ms = max(at_ms, self._from_ms)
+        for charge in charges:
+            pair = (charge.owner, borrower)
+            level = self._pairs.get(pair)
+            if level is None:
+                level = self._pairs[pair] = self._level()
+            level.add(sign * charge.gpus, at_ms)
+
+    def _declare(self, event: PoolDeclared) -> None:
+        pool = event.pool
+        self._pools[pool.id] = pool
+        self._share(pool.id, event.at_ms, in_service=event.stage is Stage.IN_SERVICE)
+
+    def _node(self, event: NodeChanged) -> None:
+        out = self._out.setdefault(event.pool, set())
+        (out.add if event.state is NodeState.DOWN else out.discard)(event.node)
+        self._share(event.pool, event.at_ms, in_service=any(self._due_now.get(event.pool, {}).values()))
+
+    def _share(self, name: PoolId, at_ms: int, *, in_service: bool) -> None:
+        """What each owner is due of a pool, and what of that is down."""
+        pool, at_ms = self._pools[name], max(at_ms, self._from_ms)
+        healthy = pool.gpus - len(self._out.get(name, ())) * pool.gpus_per_node
+        due = pool.entitlements if in_service else dict.fromkeys(pool.entitlements, 0)
+        up = divide(healthy, pool.entitlements) if in_service else due
+        down = {owner: gpus - up[owner] for owner, gpus in due.items()}
+        for now, before, levels in (
+            (due, self._due_now.get(name, {}), self._due),
+            (down, self._down_now.get(name, {}), self._down),
+        ):
+            for owner, gpus in now.items():
+                levels[owner].add(gpus - before.get(owner, 0), at_ms)
+        self._due_now[name], self._down_now[name] = dict(due), down
+
+    def close(self) -> None:
+        """Add everything up to the end."""
+        for levels in (self._pairs, self._due, self._down):
+            for level in levels.values():
+                level.settle(self._until_ms)
+
+    # --- sums --------------------------------------------------------------------------------------------------------
+
+    def capacity(self) -> int:
+        """GPU-milliseconds in service, healthy or not."""
+        return sum(sum(level.totals) for level in self._due.values())
+
+    def busy(self) -> int:
+        """GPU-milliseconds allocated to jobs."""
+        return sum(sum(level.totals) for level in self._pairs.values())
+
+    def loans(self) -> dict[OwnerId, dict[OwnerId, int]]:
+        """GPU-milliseconds by lender and borrower; what owners use of their own is not among them."""
+        found: dict[OwnerId, dict[OwnerId, int]] = {}
+        for (lender, borrower), level in sorted(self._pairs.items()):
+            if lender not in (borrower, ONE_OWNER) and any(level.totals):
+                found.setdefault(lender, {})[borrower] = sum(level.totals)
+        return found
+
+    def series(self) -> dict[OwnerId, dict[str, list[int]]]:
+        """For each owner of the plan: GPU-milliseconds per interval at home, lent, idle, down, borrowed; and credit."""
+        zero = [0] * len(self._level().totals)
+        made = {}
+        for owner in self._owners:
+            home, lent, borrowed = list(zero), list(zero), list(zero)
+            for (lender, borrower), level in self._pairs.items():
+                if owner == lender:
+                    _add(home if lender in (borrower, ONE_OWNER) else lent, level.totals)
+                elif owner == borrower:
+                    _add(borrowed, level.totals)
+            due, down = self._due[owner].totals, self._down[owner].totals
+            idle = [max(0, d - x - h - a) for d, x, h, a in zip(due, down, home, lent, strict=True)]
+            credit = _running(lent, borrowed)
+            made[owner] = {
+                "home": home,
+                "lent": lent,
+                "idle": idle,
+                "down": list(down),
+                "borrowed": borrowed,
+                "credit": credit,
+            }
+        return made
+
+
+def _add(into: list[int], totals: list[int]) -> None:
+    for index, total in enumerate(totals):
+        into[index] += total
+
+
+def _running(lent: list[int], borrowed: list[int]) -> list[int]:
+    total, found = 0, []
+    for given, taken in zip(lent, borrowed, strict=True):
+        total += given - taken
+        found.append(total)
+    return found

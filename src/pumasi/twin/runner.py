@@ -1,0 +1,102 @@
+"""Many runs at once, on all cores, with progress told and a stop that leaves what there is.
+
+Each run is a process of its own from the start, so that none inherits anything from another.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from ctypes import c_longlong
+from multiprocessing import get_context
+from multiprocessing.sharedctypes import SynchronizedArray
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from pumasi.twin.experiment import day_ms, run
+from pumasi.twin.report.measures import Measures
+from pumasi.twin.rules import Rules
+from pumasi.twin.scenario_file import ScenarioFile
+from pumasi.twin.workloads.resample import DAY_MS
+
+LOOK_SECONDS = 0.2
+Told = Callable[[int, int], None]  # thousandths of all work that are done; the simulated time of the run that is last
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """One run: a scenario under rules with a seed. `label`: what it is called in the report, else its rules' name."""
+
+    file: ScenarioFile
+    rules: Rules
+    seed: int
+    label: str = ""
+
+
+class _Shared:
+    """What a worker process was given at its start."""
+
+    reached_ms: "SynchronizedArray[int]"
+    stop: Event
+
+
+_shared = _Shared()
+
+
+def _begin(reached_ms: "SynchronizedArray[int]", stop: Event) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it sets `stop`
+    _shared.reached_ms, _shared.stop = reached_ms, stop
+
+
+def _work(index: int, task: Task, traces: Path) -> Measures | None:
+    def progress(at_ms: int) -> bool:
+        _shared.reached_ms[index] = at_ms
+        return not _shared.stop.is_set()
+
+    if _shared.stop.is_set():
+        return None
+    measures = run(task.file, task.rules, task.seed, traces, progress)
+    _shared.reached_ms[index] = measures.until_ms
+    return structs.replace(measures, rules=task.label) if task.label else measures
+
+
+def run_all(tasks: Sequence[Task], traces: Path, processes: int, told: Told) -> list[Measures]:
+    """Run tasks on some processes; on Ctrl-C, what has been run by then, the last ones in part.
+
+    :raises CannotSimulate: and what else `experiment.run` raises, of the first task that fails.
+    """
+    context = get_context("spawn")
+    reached_ms: SynchronizedArray[int] = context.Array(c_longlong, len(tasks))
+    stop = context.Event()
+    with ProcessPoolExecutor(min(processes, len(tasks)), context, _begin, (reached_ms, stop)) as pool:
+        futures = [pool.submit(_work, index, task, traces) for index, task in enumerate(tasks)]
+        try:
+            for _ in _until_done(futures):
+                told(*_progress(tasks, reached_ms))
+        except KeyboardInterrupt:
+            stop.set()
+        except BaseException:
+            stop.set()
+            for future in futures:
+                future.cancel()
+            raise
+        return [measures for future in futures if (measures := future.result()) is not None]
+
+
+def _until_done(futures: list["Future[Measures | None]"]) -> Iterator[None]:
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, LOOK_SECONDS)
+        for future in done:
+            future.result()  # what went wrong in it goes wrong here
+        yield
+
+
+def _progress(tasks: Sequence[Task], reached_ms: "SynchronizedArray[int]") -> tuple[int, int]:
+    done, latest = 0, 0
+    for index, task in enumerate(tasks):
+        at_ms = reached_ms[index]
+        if at_ms:
+            done += min(1000, 1000 * (at_ms - day_ms(task.file.start)) // (task.file.days * DAY_MS))
+            latest = at_ms
+    return done // len(tasks), latest

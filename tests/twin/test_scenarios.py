@@ -1,0 +1,241 @@
+"""Scenario and rules files say what they mean or where they are wrong; rules and changes do to a plan what they say."""
+
+from pathlib import Path
+
+import pytest
+
+from pumasi.cli.main import run as pumasi
+from pumasi.model.fleet import FleetPlan, LendingContract, Stage, stage_of
+from pumasi.plans.problems import PlanError
+from pumasi.plans.reader import load_plan
+from pumasi.twin.changes import AddedPool, ChangeRefused, Delay, PowerCut, add_months, with_change
+from pumasi.twin.commands import TwinProblem, rules_of, scenario_of, tasks_of, varied, with_value
+from pumasi.twin.experiment import KOREA, day_ms, day_of, prepare, read_fleet
+from pumasi.twin.rules import ONE_OWNER, Rules, owner_of, queue_under, with_rules
+from pumasi.twin.scenario import MEASURED, FaultRates
+from pumasi.twin.scenario_file import load_rules, load_scenario
+
+SCENARIOS = sorted(Path("scenarios").glob("*.yaml"))
+RULES = sorted(Path("scenarios/rules").glob("*.yaml"))
+CAMPUS = """
+name: small
+plan: campus
+start: 2026-06-01
+days: 2
+workload: {synthetic: {load_percent: 20}}
+"""
+
+
+def campus() -> FleetPlan:
+    return load_plan(Path("plans/campus.yaml"))
+
+
+def korea() -> FleetPlan:
+    return load_plan(Path("plans/korea.yaml"))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "scenario.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+class TestFiles:
+    @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+    def test_every_shipped_scenario_is_sound(self, path: Path):
+        file = load_scenario(path)
+        assert file.name == path.stem
+        fleet = read_fleet(file)
+        for name in file.rules:
+            with_rules(fleet, rules_of(name, file.folder))
+
+    @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+    def test_every_shipped_rules_file_is_sound(self, path: Path):
+        assert load_rules(path).name == path.stem
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (CAMPUS.replace("days: 2", "days: 0"), "days: is '0'"),
+            (CAMPUS.replace("start: 2026-06-01", "start: soon"), "start: is 'soon'"),
+            (CAMPUS + "warm_up_days: 2\n", "warm_up_days: is '2'"),
+            (CAMPUS + "dayz: 2\n", "dayz: the key is unknown (did you mean days?)"),
+            (CAMPUS.replace("{synthetic: {load_percent: 20}}", "{}"), "must have a 'trace' or 'synthetic'"),
+            (CAMPUS + "roll_out: maybe\n", "roll_out: is 'maybe'"),
+            (CAMPUS + "faults: some\n", "faults: is 'some'"),
+            (CAMPUS + "faults: {gpu_mtbf_hours: x}\n", "faults.gpu_mtbf_hours"),
+            (CAMPUS + "changes: {a: {}}\n", "changes.a: must have one of late_site"),
+            (CAMPUS + "floods: {a: {queue: x, jobs: 1, gpus: 1, hours: 1, day: 9}}\n", "floods.a.day"),
+            (CAMPUS.replace("synthetic: {load", "trace: {load"), "workload.trace.reader: is missing"),
+            ("[]", "is a mapping"),
+            ("", "empty"),
+        ],
+    )
+    def test_mistakes_are_told_with_their_place(self, text: str, said: str, tmp_path: Path):
+        with pytest.raises(PlanError) as error:
+            load_scenario(written(tmp_path, text))
+        assert said in str(error.value)
+
+    def test_what_is_not_said_is_the_safe_default(self, tmp_path: Path):
+        file = load_scenario(written(tmp_path, CAMPUS))
+        assert (file.as_of, file.seeds, file.rules, file.faults) == ("2026-06-01", 1, ("as-planned",), FaultRates())
+
+    def test_faults_by_name_or_by_rate(self, tmp_path: Path):
+        assert load_scenario(written(tmp_path, CAMPUS + "faults: measured\n")).faults == MEASURED
+        rates = load_scenario(written(tmp_path, CAMPUS + "faults: {gpu_mtbf_hours: 10}\n")).faults
+        assert rates == FaultRates(gpu_mtbf_hours=10)
+
+    def test_days_are_those_of_korea(self):
+        assert day_ms("1970-01-02") == 15 * 3_600_000
+        assert day_of(day_ms("2026-03-01")) == "2026-03-01"
+        assert KOREA.utcoffset(None) is not None
+
+
+class TestRules:
+    def test_silo_lends_nothing(self):
+        plan = with_rules(korea(), rules_of("silo", Path()))
+        assert all(owner.lending == LendingContract() for owner in plan.owners)
+
+    def test_as_planned_changes_no_contract(self):
+        plan, before = with_rules(korea(), rules_of("as-planned", Path())), korea()
+        assert plan.owners == before.owners and plan.pools == before.pools and plan.queues == before.queues
+        assert plan.policy.version == "as-planned"
+
+    def test_a_contract_of_one_owner_goes_before_that_of_all(self):
+        mine = LendingContract(lendable_percent=7)
+        plan = with_rules(campus(), Rules(name="x", lending=LendingContract(), owners={"physics": mine}))
+        assert [owner.lending.lendable_percent for owner in plan.owners] == [7, 0, 0]
+
+    def test_one_owner_has_everything_and_keeps_the_queues(self):
+        rules = rules_of("one-big-pool", Path())
+        plan, before = with_rules(korea(), rules), korea()
+        assert [owner.id for owner in plan.owners] == [ONE_OWNER]
+        assert all(pool.entitlements == {ONE_OWNER: pool.gpus} for pool in plan.pools)
+        assert {queue.id for queue in plan.queues} == {ONE_OWNER} | {f"fleet/{queue.id}" for queue in before.queues}
+        assert all(not queue.quotas for queue in plan.queues if queue.id != ONE_OWNER)
+
+    def test_whose_a_queue_is_stays_known(self):
+        rules = Rules(name="x", one_owner=True)
+        assert owner_of(queue_under("sk/cloud", rules)) == "sk" == owner_of("sk/cloud")
+        assert owner_of("fleet") == "fleet"
+
+
+class TestChanges:
+    def test_a_site_comes_six_months_late(self):
+        before, after = korea(), with_change(korea(), Delay("haenam-naicc", 6), "2027-01-01")
+        for pool, late in zip(before.pools, after.pools, strict=True):
+            assert (late == pool) == (pool.site != "haenam-naicc")
+            if pool.site == "haenam-naicc":
+                day = late.stages[Stage.IN_SERVICE]
+                assert day == add_months(pool.stages[Stage.IN_SERVICE], 6)
+
+    def test_what_has_happened_is_not_late(self):
+        assert with_change(korea(), Delay("kisti-daejeon", 6), "2099-01-01") == korea()
+
+    @pytest.mark.parametrize(
+        ("day", "months", "later"),
+        [("2026-08-31", 6, "2027-02-28"), ("2027-08-31", 6, "2028-02-29"), ("2026-01-15", 12, "2027-01-15")],
+    )
+    def test_months(self, day: str, months: int, later: str):
+        assert add_months(day, months) == later
+
+    def test_9704_more_gpus(self):
+        before = korea()
+        like = next(pool for pool in before.pools if pool.model == "hgx-b300" and "public" in pool.entitlements)
+        plan = with_change(before, AddedPool("more-b300", like.id, 9704, "2027-01-01"), "2026-01-01")
+        added = plan.pools[-1]
+        assert added.gpus == 9704 == sum(added.entitlements.values())
+        assert stage_of(added, "2027-01-01") is Stage.IN_SERVICE
+        assert stage_of(added, "2026-12-31") is not Stage.IN_SERVICE
+        roots = {queue.id: queue for queue in plan.queues}
+        for owner, gpus in added.entitlements.items():
+            assert roots[owner].quotas["more-b300"].nominal == gpus
+        for queue in plan.queues:
+            below = [other for other in plan.queues if other.id.rpartition("/")[0] == queue.id]
+            if below:
+                asked = sum(other.quotas["more-b300"].nominal for other in below if "more-b300" in other.quotas)
+                assert asked <= queue.quotas["more-b300"].nominal if "more-b300" in queue.quotas else asked == 0
+
+    def test_sejong_cut_to_55_megawatts(self):
+        before, after = korea(), with_change(korea(), PowerCut("naver-sejong", 55_000), "2027-12-31")
+        watts = {model.id: model.planning_watts for model in after.gpu_models}
+        drawn = sum(pool.gpus * watts[pool.model] for pool in after.pools if pool.site == "naver-sejong")
+        nodes = [pool.nodes for pool in after.pools if pool.site == "naver-sejong"]
+        assert drawn <= 55_000_000 + sum(4 * watts[pool.model] for pool in after.pools if pool.nodes == 1)
+        assert drawn > 50_000_000 and min(nodes) == 1
+        assert [pool for pool in after.pools if pool.site != "naver-sejong"] == [
+            pool for pool in before.pools if pool.site != "naver-sejong"
+        ]
+        assert all(sum(pool.entitlements.values()) == pool.gpus for pool in after.pools)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            Delay("atlantis", 6),
+            PowerCut("atlantis", 6),
+            AddedPool("x", "atlantis", 8, "2027-01-01"),
+            AddedPool("x", "clinic-b200", 9, "2027-01-01"),
+            AddedPool("cs-rtx", "clinic-b200", 8, "2027-01-01"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, change):
+        with pytest.raises(ChangeRefused):
+            with_change(campus(), change, "2026-01-01")
+
+
+class TestPreparation:
+    def test_roll_out_applies_the_plan_on_each_day_that_matters(self, tmp_path: Path):
+        text = CAMPUS.replace("2026-06-01", "2026-02-27").replace("days: 2", "days: 100") + "roll_out: true\n"
+        file = load_scenario(written(tmp_path, text.replace("load_percent: 20", "load_percent: 0")))
+        ready = prepare(file, rules_of("as-planned", Path()), 1, tmp_path)
+        assert [change.as_of for change in ready.scenario.changes] == ["2026-03-02", "2026-06-01"]
+        assert ready.scenario.changes[0].at_ms == day_ms("2026-03-02")
+
+    def test_a_flood_comes_at_once(self, tmp_path: Path):
+        text = CAMPUS + "floods: {a: {queue: computing/vision, jobs: 3, gpus: 8, hours: 5, day: 1}}\n"
+        file = load_scenario(written(tmp_path, text))
+        ready = prepare(file, rules_of("as-planned", Path()), 1, tmp_path)
+        flood = [job for job in ready.jobs if job.spec.name == "flood"]
+        assert [(job.submit_ms, job.runtime_ms) for job in flood] == [(day_ms("2026-06-02"), 5 * 3_600_000)] * 3
+
+    def test_rules_do_not_change_the_work(self, tmp_path: Path):
+        file = load_scenario(written(tmp_path, CAMPUS))
+        one, other = (prepare(file, rules_of(name, Path()), 1, tmp_path) for name in ("silo", "one-big-pool"))
+        assert [(job.submit_ms, job.spec.gpus, job.runtime_ms) for job in one.jobs] == [
+            (job.submit_ms, job.spec.gpus, job.runtime_ms) for job in other.jobs
+        ]
+        assert [f"fleet/{job.spec.queue}" for job in one.jobs] == [job.spec.queue for job in other.jobs]
+
+
+class TestCommands:
+    def test_tasks_take_every_rule_before_the_next_seed(self):
+        tasks = tasks_of(scenario_of("first-call"), ["silo", "as-planned"], [1, 2])
+        assert [(task.rules.name, task.seed) for task in tasks] == [
+            ("silo", 1), ("as-planned", 1), ("silo", 2), ("as-planned", 2),
+        ]  # fmt: skip
+
+    def test_one_number_is_varied(self):
+        tasks = varied(scenario_of("korea"), "silo", [1], "load_percent", [10, 20])
+        assert [task.label for task in tasks] == ["load_percent-10", "load_percent-20"]
+        assert [task.file.synthetic.load_percent for task in tasks if task.file.synthetic] == [10, 20]
+        with pytest.raises(TwinProblem, match="load_percent"):
+            with_value(scenario_of("korea"), "colour", 1)
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["run", "nowhere"], "no scenario file 'nowhere'"),
+            (["run", "korea", "--rules", "nowhere"], "no rules file 'nowhere'"),
+            (["compare", "philly", "--traces", "nowhere"], "philly_jobs.csv is neither in"),
+            (["sweep", "korea", "--vary", "days"], "not like load_percent=80,100,120"),
+            (["check", "plans/campus.yaml"], "has mistakes"),
+            (["report", "plans"], "holds no report"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said_in_a_line(self, words: list[str], said: str, capsys, tmp_path, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "200")
+        out = ["--out", str(tmp_path / "out")] if words[0] in ("run", "compare", "sweep") else []
+        assert pumasi(["twin", *words, *out]) != 0
+        shown = capsys.readouterr().err
+        assert said in shown and "Traceback" not in shown
+        assert not (tmp_path / "out").exists()
