@@ -3,10 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pumasi.events.facts import AllocationRecharged, AttemptEnded, AttemptPlaced
+from pumasi.events.facts import (
+    AllocationRecharged,
+    AttemptEnded,
+    AttemptPlaced,
+    ReservationEnded,
+    ReservationState,
+    StopOrdered,
+)
 from pumasi.ledger import ledger as ledgers
 from pumasi.ledger.ledger import DAY_MS, KOREA_OFFSET_MS, Ledger, OpenAllocation, TransferKey, transfers
-from pumasi.model.jobs import Charge, JobState, Outcome, Span
+from pumasi.model.jobs import Charge, JobState, Outcome, Span, StopCause
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
@@ -85,6 +92,22 @@ def test_a_reclaim_is_recorded_with_its_victims_and_its_time() -> None:
     assert (reclaim.claimant, reclaim.owner, reclaim.pool, reclaim.gpus) == (claimant, "ant", "p", 8)
     assert (reclaim.victims, reclaim.evicted_gpus) == ([1], 8)
     assert (reclaim.promised_milliseconds, reclaim.took_milliseconds, reclaim.kept) == (90_000, 60_000, True)
+
+
+def stop_ordered(cause: StopCause) -> StopOrdered:
+    """Job 1 is to make way for job 2."""
+    return StopOrdered(at_ms=MIDNIGHT, job=1, attempt=1, cause=cause, kill_at_ms=MIDNIGHT + 1000, claimant=2)
+
+
+def test_a_victim_that_its_user_cancels_is_counted_once_and_opens_no_claim_anew() -> None:
+    ledger = Ledger()
+    ledger.apply(placed(MIDNIGHT, Charge("ant", 8)))
+    ledger.apply(stop_ordered(StopCause.RECLAIM))
+    ledger.apply(stop_ordered(StopCause.CANCEL))
+    assert (ledger.reclaims.open[2].victims, ledger.reclaims.open[2].evicted_gpus) == ([1], 8)
+    ledger.apply(ReservationEnded(at_ms=MIDNIGHT, job=2, state=ReservationState.RELEASED))
+    ledger.apply(stop_ordered(StopCause.CANCEL))
+    assert not ledger.reclaims.open
 
 
 def test_a_claim_given_up_is_no_kept_promise() -> None:

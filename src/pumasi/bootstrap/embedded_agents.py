@@ -18,6 +18,7 @@ from pumasi.model.ids import SiteId
 ENROL_MINUTES = 10
 AGENT_STOP_SECONDS = 20
 AGENT_RESTART_SECONDS = 2.0
+AGENTS_LOG_BYTES_MAX = 64 * 1024 * 1024
 
 
 @contextlib.asynccontextmanager
@@ -76,6 +77,7 @@ class _AgentKeeper:
     async def keep(self) -> None:
         """Start it, and again whenever it ends by itself; what it ran goes on, and the next one adopts it."""
         while not self._stopping:
+            self._make_room()
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -83,6 +85,11 @@ class _AgentKeeper:
             await self._process.wait()
             if not self._stopping:
                 await asyncio.sleep(AGENT_RESTART_SECONDS)
+
+    def _make_room(self) -> None:
+        """Agents say little, but a file that only ever grows is a full disk some day."""
+        if self._log.exists() and self._log.stat().st_size > AGENTS_LOG_BYTES_MAX:
+            self._log.replace(self._log.with_name(f"{self._log.name}.1"))
 
     async def stop(self) -> None:
         """Ask it to end its runs and itself; if it does not within a while, end it."""

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from io import StringIO
@@ -169,6 +170,10 @@ def _draw(picture: Path, tables: tuple[Table, ...]) -> None:
 
 def _say_how_to_look(console: Console, server: Server, folder: Path) -> None:
     console.print(f"Pumasi keeps running at {server.url} (process {server.pid}, data in {folder}).")
-    console.print(f"Look around:  export PUMASI_SERVER={server.url} PUMASI_TOKEN={server.token}")
-    console.print("              pumasi shares; pumasi queue; pumasi reclaims; pumasi usage; pumasi info")
-    console.print(f"Stop it:      kill {server.pid}; then rm -r {folder} removes its data")
+    path = "" if shutil.which("pumasi") else f' PATH="{Path(sys.argv[0]).parent.resolve()}:$PATH"'
+    for line in (
+        f"Look around:  export PUMASI_SERVER={server.url} PUMASI_TOKEN={server.token}{path}",
+        "              pumasi shares; pumasi queue; pumasi reclaims; pumasi usage; pumasi info",
+        f"Stop it:      kill {server.pid}; then rm -r {folder} removes its data",
+    ):
+        console.print(line, soft_wrap=True, highlight=False)  # to be copied: no line may be broken

@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from pumasi.events.facts import Event, ReservationEnded, ReservationMade, ReservationState, StopOrdered
 from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.jobs import StopCause
 
 
 class Reclaim(Struct):
@@ -56,7 +57,8 @@ class Reclaims(Struct):
     def apply(self, event: Event, victim_gpus: int) -> None:
         """Fold one fact. `victim_gpus`: GPUs of the attempt, if the fact is a stop order."""
         match event:
-            case StopOrdered(claimant=claimant) if claimant:
+            case StopOrdered(claimant=claimant, cause=cause) if claimant and cause is not StopCause.CANCEL:
+                # Cancelling a victim is a second order to it: it was counted with the first.
                 reclaim = self.open.setdefault(claimant, Reclaim(claimant))
                 reclaim.victims.append(event.job)
                 reclaim.evicted_gpus += victim_gpus
