@@ -1,7 +1,7 @@
 """Quotas inside an owner: nominal, borrowing limit and lending limit, as Kueue means them."""
 
 from pumasi.model.fleet import Queue, Quota
-from pumasi.scheduler.quotas import QuotaTree
+from pumasi.scheduler.quotas import QuotaRules, QuotaTree
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
@@ -15,7 +15,7 @@ def harness(*queues: Queue) -> Harness:
 
 def tree(*queues: Queue) -> QuotaTree:
     """The quotas while nothing runs."""
-    return QuotaTree(harness(*queues).state, "ant", "p")
+    return QuotaTree(QuotaRules(harness(*queues).state, "ant", "p"))
 
 
 def quota(nominal: int, borrowing: int | None = None, lending: int | None = None) -> dict[str, Quota]:
@@ -69,9 +69,9 @@ def test_use_is_read_from_the_running_jobs() -> None:
     fleet.submit("ant/y/z", 24)
     fleet.submit("ant/x", 8)
     fleet.tick()
-    quotas = QuotaTree(fleet.state, "ant", "p")
-    assert quotas.queues["ant/y"].used == 24
-    assert quotas.queues["ant"].used == 16
+    quotas = QuotaTree(QuotaRules(fleet.state, "ant", "p"))
+    assert quotas.quota("ant/y").used == 24
+    assert quotas.quota("ant").used == 16
     assert quotas.home_room("ant/x", DUE) == 32
 
 

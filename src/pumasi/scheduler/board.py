@@ -104,7 +104,7 @@ class Board:
             return None
         tree = self._quotas.get(key)
         if tree is None:
-            tree = self._quotas[key] = QuotaTree(self.state, owner, pool)
+            tree = self._quotas[key] = QuotaTree(self.rules.quotas(owner, pool))
             for job, reservation in self.reserved.items():
                 if reservation.pool == pool and self.state.jobs[job].owner == owner:
                     tree.take(self.state.jobs[job].spec.queue, sum(charge.gpus for charge in reservation.charges))

@@ -15,6 +15,7 @@ from pumasi.state.records import Job
 
 def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
     """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is."""
+    trees = [tree for tree in trees if tree.has_work]
     standing = Standing(board, [tree.owner for tree in trees])
     while trees:
         tree = max(trees, key=lambda tree: standing.of(tree.owner)) if len(trees) > 1 else trees[0]
@@ -38,6 +39,8 @@ class Standing:
     def __init__(self, board: Board, owners: list[OwnerId]) -> None:
         self._board = board
         self._half_life_ms = board.rules.half_life_ms
+        if len(owners) < 2:
+            return
         entitled = {owner: max(1, board.rules.entitled[owner]) for owner in owners}
         common = lcm(*entitled.values())
         self._scale = {owner: common // gpus for owner, gpus in entitled.items()}

@@ -13,81 +13,117 @@ from pumasi.state.fleet_state import FleetState
 NO_LIMIT = 1 << 60
 
 
-class QueueQuota(Struct):
-    """A queue's quota in a pool.
+class QuotaRule(Struct, frozen=True):
+    """What is declared for a queue in a pool, worked out for the tree.
 
-    `shared`: what it passes up to its parent. `used`: by it, and by those below it above their guarantees.
+    `guaranteed`: what its lending limit keeps back. `shared`: what it passes up to its parent. `guarantors`: its
+    children with guarantees in them or below them.
     """
 
     parent: QueueId | None
     guaranteed: int
     shared: int
     borrowing_limit: int
+    guarantors: tuple[QueueId, ...]
+
+
+class QuotaRules:
+    """The declared quotas of an owner's queues in one pool. `guaranteed`: all guarantees together."""
+
+    def __init__(self, state: FleetState, owner: OwnerId, pool: PoolId) -> None:
+        self._state = state
+        self.pool = pool
+        self.owner = owner
+        self.queues: dict[QueueId, QuotaRule] = {}
+        self._grow(owner)
+        self.guaranteeing = tuple(name for name, rule in self.queues.items() if rule.guaranteed)
+        self.guaranteed = sum(rule.guaranteed for rule in self.queues.values())
+
+    def _grow(self, queue: QueueId) -> QuotaRule:
+        record = self._state.queues[queue]
+        below = {child: self._grow(child) for child in record.children}
+        declared = record.declared.quotas.get(self.pool, Quota())
+        whole = declared.nominal + sum(rule.shared for rule in below.values())
+        is_root = record.parent is None
+        keeps = 0 if is_root or declared.lending_limit is None else max(0, whole - declared.lending_limit)
+        limit = NO_LIMIT if declared.borrowing_limit is None else declared.borrowing_limit
+        guarantors = tuple(child for child, rule in below.items() if rule.guaranteed or rule.guarantors)
+        rule = self.queues[queue] = QuotaRule(record.parent, keeps, whole - keeps, limit, guarantors)
+        return rule
+
+    def used(self, queue: QueueId) -> int:
+        """GPUs in use by a queue, and by those below it above their guarantees."""
+        return self._state.queues[queue].in_use.get(self.pool, 0) - self._absorbed(queue)
+
+    def _absorbed(self, queue: QueueId) -> int:
+        """What of the use below a queue the guarantees there absorb."""
+        return sum(
+            self._absorbed(child) + min(self.used(child), self.queues[child].guaranteed)
+            for child in self.queues[queue].guarantors
+        )
+
+
+class QueueQuota(Struct):
+    """A queue's quota in a pool. `used`: by it, and by those below it above their guarantees."""
+
+    rule: QuotaRule
     used: int
 
     @property
     def above(self) -> int:
         """What it uses above its guarantee, so at its parent's cost."""
-        return max(0, self.used - self.guaranteed)
+        return max(0, self.used - self.rule.guaranteed)
 
     @property
     def idle_guarantee(self) -> int:
         """What of its guarantee it does not use."""
-        return max(0, self.guaranteed - self.used)
+        return max(0, self.rule.guaranteed - self.used)
 
 
 class QuotaTree:
-    """The quotas of an owner's queues in one pool, and what is used of them; moves along with a cycle's placements.
+    """What of an owner's quotas in one pool is used; moves along with a cycle's placements.
 
-    `guaranteed`: all guarantees together. `kept_back`: what of them is idle; nobody else may use it.
+    Queues are read from the state when first asked for. `kept_back`: what of all guarantees is idle; nobody else may
+    use it.
     """
 
-    def __init__(self, state: FleetState, owner: OwnerId, pool: PoolId) -> None:
-        self._state = state
-        self._pool = pool
-        self.owner = owner
-        self.queues: dict[QueueId, QueueQuota] = {}
-        self._grow(owner)
-        self.guaranteed = sum(quota.guaranteed for quota in self.queues.values())
-        self.kept_back = sum(quota.idle_guarantee for quota in self.queues.values())
+    def __init__(self, rules: QuotaRules) -> None:
+        self._rules = rules
+        self._queues: dict[QueueId, QueueQuota] = {}
+        self.guaranteed = rules.guaranteed
+        self.kept_back = sum(self.quota(queue).idle_guarantee for queue in rules.guaranteeing)
 
-    def _grow(self, queue: QueueId) -> tuple[int, int]:
-        """Enter the queue and all below it; returns what it shares, and what of its use guarantees in it absorb."""
-        record = self._state.queues[queue]
-        below = [self._grow(child) for child in record.children]
-        declared = record.declared.quotas.get(self._pool, Quota())
-        whole = declared.nominal + sum(shared for shared, _ in below)
-        is_root = record.parent is None
-        keeps = 0 if is_root or declared.lending_limit is None else max(0, whole - declared.lending_limit)
-        limit = NO_LIMIT if declared.borrowing_limit is None else declared.borrowing_limit
-        absorbed = sum(gpus for _, gpus in below)
-        used = record.in_use.get(self._pool, 0) - absorbed
-        self.queues[queue] = QueueQuota(record.parent, keeps, whole - keeps, limit, used)
-        return whole - keeps, absorbed + min(used, keeps)
+    def quota(self, queue: QueueId) -> QueueQuota:
+        """What is used of a queue's quota."""
+        quota = self._queues.get(queue)
+        if quota is None:
+            quota = self._queues[queue] = QueueQuota(self._rules.queues[queue], self._rules.used(queue))
+        return quota
 
     def home_room(self, queue: QueueId, due: int) -> int:
         """GPUs the queue may still use of the owner's entitlement of `due` GPUs."""
-        return self._room(queue, due - self.guaranteed - self.queues[self.owner].used)
+        return self._room(queue, due - self.guaranteed - self.quota(self._rules.owner).used)
 
     def most(self, queue: QueueId) -> int:
         """GPUs the queue may still use if its owner can borrow without end."""
         return self._room(queue, NO_LIMIT)
 
     def _room(self, queue: QueueId, at_root: int) -> int:
-        quota = self.queues[queue]
-        if quota.parent is None:
+        quota = self.quota(queue)
+        rule = quota.rule
+        if rule.parent is None:
             return max(0, at_root)
-        above = self._room(quota.parent, at_root)
-        if quota.borrowing_limit < NO_LIMIT:
-            above = min(above, quota.shared - quota.above + quota.borrowing_limit)
+        above = self._room(rule.parent, at_root)
+        if rule.borrowing_limit < NO_LIMIT:
+            above = min(above, rule.shared - quota.above + rule.borrowing_limit)
         return quota.idle_guarantee + max(0, above)
 
     def take(self, queue: QueueId, gpus: int) -> None:
         """Count GPUs placed or reserved for a job of the queue."""
         name: QueueId | None = queue
         while name is not None and gpus:
-            quota = self.queues[name]
+            quota = self.quota(name)
             above, idle = quota.above, quota.idle_guarantee
             quota.used += gpus
             self.kept_back += quota.idle_guarantee - idle
-            gpus, name = quota.above - above, quota.parent
+            gpus, name = quota.above - above, quota.rule.parent

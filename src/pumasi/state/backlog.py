@@ -54,6 +54,15 @@ class Backlogs:
         self.arrived: list[Backlog] = []
         self.forgotten = 0
 
+    def branch(self) -> "Backlogs":
+        """Backlogs that start as these and go their own way."""
+        twin = Backlogs()
+        for key, backlog in self.by_need.items():
+            mine = twin.by_need[key] = Backlog(key, backlog.spec)
+            mine.lines = {queue: list(line) for queue, line in backlog.lines.items()}
+        twin.forgotten = self.forgotten + len(self.arrived)
+        return twin
+
     def enter(self, job: Job) -> None:
         """A job begins to wait."""
         spec = job.spec
@@ -86,16 +95,28 @@ class Backlogs:
 class Changes:
     """Counters by which a planner sees what it must look at again.
 
-    `declarations`: rises with every declaration. `pools`: a pool's rises with whatever may give a waiting job room
-    there. (Home use only takes room away; it does not count.)
+    `declarations`: rises with every declaration. `pools`: when, by `stirs`, something last happened in a pool that may
+    give a waiting job room there, the latest last. (Home use only takes room away; it does not count.)
     """
 
-    __slots__ = ("declarations", "pools")
+    __slots__ = ("declarations", "pools", "stirs")
 
     def __init__(self) -> None:
         self.declarations = 0
+        self.stirs = 0
         self.pools: dict[PoolId, int] = {}
 
     def stir(self, pool: PoolId) -> None:
         """Something changed in a pool."""
-        self.pools[pool] = self.pools.get(pool, 0) + 1
+        self.stirs += 1
+        self.pools.pop(pool, None)
+        self.pools[pool] = self.stirs
+
+    def since(self, stirs: int) -> list[PoolId]:
+        """The pools in which something changed after `stirs`, the latest first."""
+        changed = []
+        for pool, last in reversed(self.pools.items()):
+            if last <= stirs:
+                break
+            changed.append(pool)
+        return changed
