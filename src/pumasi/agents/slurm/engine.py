@@ -135,14 +135,19 @@ class SlurmEngine:
     def poll(self) -> Polled:
         """As the port says. Directories are looked at every time, Slurm every so often: never if it takes long."""
         now = self._clock()
+        polled = self.poll_runs()
+        return polled._replace(nodes=self._health.look(now, self._away_since))
+
+    def poll_runs(self) -> Polled:
+        """The same without the nodes."""
+        now = self._clock()
         for tracked in list(self._runs.values()):
             self._look(tracked, now)
         if now >= self._list_at:
             self._reconcile(now)
-        nodes = self._health.look(now, self._away_since)
         started, self._started = self._started, []
         ended, self._ended = self._ended, []
-        return Polled(tuple(ended), tuple(started), nodes)
+        return Polled(tuple(ended), tuple(started))
 
     def find(self) -> tuple[Found, ...]:
         """As the port says; the directories know, and Slurm is not asked."""

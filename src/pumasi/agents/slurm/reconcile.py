@@ -139,20 +139,20 @@ class Reconciler:
     def _match_started(self, tracked: Tracked, rows: Rows, now: float) -> None:
         tracked.look_for_life(now)
         mine = next((row for row in rows if tracked.keeper and str(row.id) == tracked.keeper.engine_id), None)
-        silent_for = now - tracked.beat_at
         if mine is None:
             tracked.absent_since = now if tracked.absent_since is None else tracked.absent_since
-            if min(now - tracked.absent_since, silent_for) >= self._patience.lost:
+            if min(now - tracked.absent_since, tracked.silent_seconds) >= self._patience.lost:
                 self._runs.record_end(tracked, unrecorded_end(self._accounted(tracked), tracked.cause))
             return
         tracked.job, tracked.absent_since = mine, None
         if stage_of(mine.state) is not Stage.ENDED:
             tracked.over_since = None
-            if tracked.kill_at is not None and now > tracked.kill_at + self._patience.stop:
+            overdue = tracked.kill_at is not None and now > tracked.kill_at + self._patience.stop
+            if overdue or tracked.silent_seconds >= self._patience.dead:
                 self._commands.cancel(mine)
             return
         tracked.over_since = now if tracked.over_since is None else tracked.over_since
-        if now - tracked.over_since >= self._patience.record and silent_for >= self._patience.silence:
+        if now - tracked.over_since >= self._patience.record and tracked.silent_seconds >= self._patience.silence:
             self._runs.record_end(tracked, unrecorded_end(mine.state, tracked.cause))
 
     def _explain(self, tracked: Tracked, record: ExitRecord, rows: Rows, now: float) -> None:
