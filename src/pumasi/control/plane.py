@@ -16,11 +16,9 @@ from pumasi.control.decisions import Answer
 from pumasi.control.mailboxes import Mailboxes
 from pumasi.control.refusals import Refusal
 from pumasi.events.facts import (
-    AttemptEnded,
     AttemptPlaced,
     Event,
     GpuModelDeclared,
-    JobCancelled,
     JobSubmitted,
     LinkState,
     OwnerDeclared,
@@ -40,6 +38,7 @@ from pumasi.scheduler.plan import Plan, plan
 from pumasi.scheduler.planner import Planner
 from pumasi.scheduler.reasons import Reasons
 from pumasi.state import snapshot as snapshots
+from pumasi.state.branch import branch
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.fold import apply
 from pumasi.state.records import Job
@@ -59,7 +58,6 @@ _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
 }
 
 _HEARD = (commands.HearSite, commands.EnrolSite)
-_MAY_END_A_JOB = (AttemptEnded, JobCancelled)
 _DECLARATIONS = (PolicyDeclared, GpuModelDeclared, OwnerDeclared, SiteDeclared, PoolDeclared, QueueDeclared)
 
 
@@ -109,13 +107,29 @@ class ControlPlane:
         if saved is not None:
             self.state = snapshots.load(saved.parts["state"])
             self.ledger = ledgers.load(saved.parts["ledger"])
-            self._planner = Planner(self.state)
         for _, event in log.read(self.state.seq):
             apply(self.state, event)
             self.ledger.apply(event)
-        self.durable_seq = self.state.seq
-        self._staged = Staged(self.state.seq + 1)
-        self._mailboxes = Mailboxes(self.state.seq)
+        self._begin_after(self.state.seq)
+
+    def branch(self, clock: Clock) -> "ControlPlane":
+        """A control plane that starts with this one's state and goes its own way on a clock of its own: a what-if.
+
+        Everything staged is taken along. No site of this one is the branch's: it hears from whoever calls it.
+        """
+        assert self._planning_ms is None, "the state stands still while a plan is made from it"
+        twin = ControlPlane(clock)
+        twin.state = branch(self.state)
+        twin.ledger = self.ledger.branch()
+        twin._begin_after(self.state.seq)
+        return twin
+
+    def _begin_after(self, seq: int) -> None:
+        """Go on after the fact of this number. Sites get the usual time to be heard from again."""
+        self._planner = Planner(self.state)
+        self.durable_seq = seq
+        self._staged = Staged(seq + 1)
+        self._mailboxes = Mailboxes(seq)
         self._heard_ms = dict.fromkeys(self.state.sites, self.clock.now_ms())
 
     def snapshot(self) -> Snapshot:
@@ -218,14 +232,13 @@ class ControlPlane:
             self._fold(event)
 
     def _fold(self, event: Event) -> None:
-        leaving = self.state.jobs.get(event.job) if isinstance(event, _MAY_END_A_JOB) else None
-        apply(self.state, event)
+        ended = apply(self.state, event)
         self.ledger.apply(event)
         if isinstance(event, _DECLARATIONS):
             self._judged.clear()
             self._nobody_silent_before_ms = 0
-        if leaving is not None and leaving.is_terminal:
-            self._staged.ended.append(leaving)
+        if ended is not None:
+            self._staged.ended.append(ended)
 
     def listen(self, site: SiteId, *, begins: bool) -> None:
         """Note that a call of the site's agent is held open, or no longer is: meanwhile the site is not silent."""

@@ -44,8 +44,8 @@ class TransferKey(Struct, frozen=True, order=True, gc=False):
         return queue_owner(self.debit) == self.credit
 
 
-class OpenAllocation(Struct, gc=False):
-    """A live allocation: not yet posted since `since_ms`."""
+class OpenAllocation(Struct, frozen=True, gc=False):
+    """A live allocation: not yet posted since `since_ms`. Immutable, so that branches of a ledger share it."""
 
     queue: QueueId
     pool: PoolId
@@ -69,8 +69,10 @@ class Ledger(Struct):
         elif isinstance(event, AttemptEnded):
             self._post(self.running.pop(event.job), event.at_ms)
         elif isinstance(event, AllocationRecharged):
-            self._post(self.running[event.job], event.at_ms)
-            self.running[event.job].charges = event.charges
+            allocation = self.running[event.job]
+            self._post(allocation, event.at_ms)
+            since_ms = max(allocation.since_ms, event.at_ms)
+            self.running[event.job] = OpenAllocation(allocation.queue, allocation.pool, event.charges, since_ms)
         elif isinstance(event, _OF_RECLAIMS):
             self.reclaims.apply(event, self._gpus(event))
 
@@ -82,7 +84,10 @@ class Ledger(Struct):
     def _post(self, allocation: OpenAllocation, until_ms: int) -> None:
         for key, gpu_milliseconds in transfers(allocation, until_ms):
             self.posted[key] = self.posted.get(key, 0) + gpu_milliseconds
-        allocation.since_ms = max(allocation.since_ms, until_ms)
+
+    def branch(self) -> "Ledger":
+        """A ledger that starts as this one and goes its own way."""
+        return Ledger(self.seq, dict(self.posted), dict(self.running), self.reclaims.branch())
 
     def statement(self, until_ms: int) -> dict[TransferKey, int]:
         """All transfers up to a moment, those of running allocations included; GPU-milliseconds by key, sorted."""

@@ -5,6 +5,8 @@ the borrowers are told. A job may have waited before, because its owner had used
 is no broken promise.
 """
 
+from copy import copy
+
 from msgspec import Struct, field
 
 from pumasi.events.facts import Event, ReservationEnded, ReservationMade, ReservationState, StopOrdered
@@ -49,21 +51,36 @@ class Reclaim(Struct):
 
 
 class Reclaims(Struct):
-    """All reclaims: the open ones by claimant, the settled ones in order."""
+    """All reclaims: the open ones by claimant, the settled ones in order.
+
+    `preempting`: jobs that wait for GPUs of their own owner's other work. That is no reclaim, and nobody's promise.
+    """
 
     open: dict[JobId, Reclaim] = field(default_factory=dict)
     settled: list[Reclaim] = field(default_factory=list)
+    preempting: dict[JobId, None] = field(default_factory=dict)
+
+    def branch(self) -> "Reclaims":
+        """Reclaims that start as these and go their own way; settled ones are shared, for they change no more."""
+        mine = {job: copy(reclaim) for job, reclaim in self.open.items()}
+        for reclaim in mine.values():
+            reclaim.victims = list(reclaim.victims)
+        return Reclaims(mine, list(self.settled), dict(self.preempting))
 
     def apply(self, event: Event, victim_gpus: int) -> None:
         """Fold one fact. `victim_gpus`: GPUs of the attempt, if the fact is a stop order."""
         match event:
+            case StopOrdered(cause=StopCause.PREEMPT):
+                self.preempting[event.claimant] = None
             case StopOrdered(claimant=claimant, cause=cause) if claimant and cause is not StopCause.CANCEL:
                 # Cancelling a victim is a second order to it: it was counted with the first.
                 reclaim = self.open.setdefault(claimant, Reclaim(claimant))
                 reclaim.victims.append(event.job)
                 reclaim.evicted_gpus += victim_gpus
-            case ReservationMade():
+            case ReservationMade() if event.job not in self.preempting:
                 self._made(event)
+            case ReservationEnded() if event.job in self.preempting:
+                del self.preempting[event.job]
             case ReservationEnded() if event.job in self.open:
                 reclaim = self.open.pop(event.job)
                 reclaim.settled_ms = event.at_ms

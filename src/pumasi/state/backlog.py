@@ -106,6 +106,12 @@ class Changes:
         self.stirs = 0
         self.pools: dict[PoolId, int] = {}
 
+    def branch(self) -> "Changes":
+        """Counters that start as these and go their own way."""
+        twin = Changes()
+        twin.declarations, twin.stirs, twin.pools = self.declarations, self.stirs, dict(self.pools)
+        return twin
+
     def stir(self, pool: PoolId) -> None:
         """Something changed in a pool."""
         self.stirs += 1

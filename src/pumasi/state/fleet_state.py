@@ -1,6 +1,7 @@
 """The state of the fleet: everything the log says, in the shape decisions need it."""
 
 from bisect import bisect_left, insort
+from copy import copy
 
 from pumasi.events.facts import ReservationState
 from pumasi.model.access import Principal, Token
@@ -29,7 +30,8 @@ class FleetState:
 
     `jobs` holds every job that is not terminal; a terminal one leaves the state (its record goes to the archive).
     What stands below `tokens` is derived from the rest and never stored. `powered`: the GPUs that power lets run, for
-    pools it does not let run whole. `guests`: by pool, the live jobs that borrow or are stopping.
+    pools it does not let run whole. `guests`: by pool, the live jobs that borrow or are stopping. `shared`: jobs whose
+    records a branch has too (`state.branch`): they are copied before they are changed.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,7 @@ class FleetState:
         self.backlogs = Backlogs()
         self.guests: dict[PoolId, dict[JobId, None]] = {}
         self.changes = Changes()
+        self.shared: set[JobId] = set()
 
     # --- derived structures ------------------------------------------------------------------------------------------
 
@@ -141,11 +144,21 @@ class FleetState:
         else:
             self.guests[attempt.pool].pop(job.id, None)
 
-    def finish(self, job: Job, state: JobState, at_ms: int) -> None:
+    def own(self, job: Job) -> Job:
+        """The job to change: a copy in its place, if it is shared with a branch."""
+        if job.id not in self.shared:
+            return job
+        self.shared.discard(job.id)
+        mine = self.jobs[job.id] = copy(job)
+        mine.attempts = [*job.attempts[:-1], copy(job.attempts[-1])] if job.attempts else []
+        return mine
+
+    def finish(self, job: Job, state: JobState, at_ms: int) -> Job:
         """A job reaches its terminal state and leaves."""
         job.state = state
         job.ended_ms = at_ms
         del self.jobs[job.id]
+        return job
 
     def use(self, queue: QueueId, pool: PoolId, gpus: int, at_ms: int) -> None:
         """Count GPUs taken (positive) or given back (negative) in a queue and all above it."""

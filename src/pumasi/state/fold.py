@@ -25,14 +25,15 @@ from pumasi.state.records import (
 REQUEST_MEMORY_MS = 24 * 3600 * 1000  # how long an idempotency key is remembered
 
 
-def apply(state: FleetState, event: Event) -> None:
-    """Fold one fact into the state.
+def apply(state: FleetState, event: Event) -> Job | None:
+    """Fold one fact into the state; returns the job that reached its terminal state by it, if one did.
 
     :raises IllegalTransition: if the fact cannot follow on this state; the state is then unchanged.
     """
-    _HANDLERS[type(event)](state, event)
+    ended = _HANDLERS[type(event)](state, event)
     state.seq += 1
     state.at_ms = event.at_ms
+    return ended
 
 
 # --- the fleet as declared -------------------------------------------------------------------------------------------
@@ -184,12 +185,12 @@ def _job_released(state: FleetState, event: facts.JobReleased) -> None:
     state.enter_waiting(job, event.at_ms)
 
 
-def _job_cancelled(state: FleetState, event: facts.JobCancelled) -> None:
+def _job_cancelled(state: FleetState, event: facts.JobCancelled) -> Job:
     job = _known(state, event.job)
     JOB.check(job.id, job.state, "JobCancelled", JobState.CANCELLED)
     if job.state is JobState.WAITING:
         state.leave_waiting(job)
-    state.finish(job, JobState.CANCELLED, event.at_ms)
+    return state.finish(job, JobState.CANCELLED, event.at_ms)
 
 
 def _attempt_placed(state: FleetState, event: facts.AttemptPlaced) -> None:
@@ -230,7 +231,7 @@ def _stop_ordered(state: FleetState, event: facts.StopOrdered) -> None:
     attempt.stop = Stop(event.cause, event.at_ms, event.kill_at_ms, event.claimant)
 
 
-def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> None:
+def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> Job | None:
     job, attempt = _live(state, event.job, event.attempt)
     JOB.check(job.id, job.state, "AttemptEnded", event.job_state)
     ATTEMPT.check((event.job, event.attempt), attempt.state, "AttemptEnded", AttemptState.ENDED)
@@ -248,9 +249,9 @@ def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> None:
     attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
     job.state = event.job_state
     if event.job_state in TERMINAL_STATES:
-        state.finish(job, event.job_state, event.at_ms)
-    else:
-        state.enter_waiting(job, event.at_ms)
+        return state.finish(job, event.job_state, event.at_ms)
+    state.enter_waiting(job, event.at_ms)
+    return None
 
 
 def _allocation_recharged(state: FleetState, event: facts.AllocationRecharged) -> None:
@@ -280,7 +281,7 @@ def _known(state: FleetState, job: JobId) -> Job:
     record = state.jobs.get(job)
     if record is None:
         raise IllegalTransition(f"job {job} is terminal or was never submitted")
-    return record
+    return state.own(record) if state.shared else record
 
 
 def _live(state: FleetState, job: JobId, attempt: int) -> tuple[Job, Attempt]:
@@ -307,7 +308,7 @@ def _token_revoked(state: FleetState, event: facts.TokenRevoked) -> None:
         raise IllegalTransition("a token that does not exist was revoked")
 
 
-_HANDLERS: dict[type, Callable[[FleetState, Any], None]] = {
+_HANDLERS: dict[type, Callable[[FleetState, Any], Job | None]] = {
     facts.PlanApplied: _plan_applied,
     facts.PolicyDeclared: _policy_declared,
     facts.GpuModelDeclared: _gpu_model_declared,

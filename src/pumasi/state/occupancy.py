@@ -35,6 +35,17 @@ class Occupancy:
             self.capacity_gpus = nodes * gpus_per_node
             self.free.give(Span(0, nodes, self.free.full_mask))
 
+    def branch(self) -> "Occupancy":
+        """A copy that can be changed without changing this one."""
+        twin = Occupancy.__new__(Occupancy)
+        twin.free = self.free.branch()
+        twin.used = self.used[:]
+        twin.reserved = self.reserved[:]
+        twin.node_states = dict(self.node_states)
+        twin._holder = self._holder[:]
+        twin.used_gpus, twin.capacity_gpus, twin.in_service = self.used_gpus, self.capacity_gpus, self.in_service
+        return twin
+
     def node_state(self, node: int) -> NodeState:
         """Whether the node takes work."""
         return self.node_states.get(node, NodeState.UP)

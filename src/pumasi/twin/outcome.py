@@ -4,6 +4,7 @@ from array import array
 
 from msgspec import Struct
 
+from pumasi.control.plane import ControlPlane
 from pumasi.ledger.ledger import Ledger
 from pumasi.model.ids import JobId, QueueId
 from pumasi.model.jobs import JobState
@@ -17,14 +18,15 @@ _CODES = {state: code for code, state in enumerate(STATES)}
 
 
 class JobTable:
-    """One row per submitted job, in the order of submission: row `i` is job `i + 1` of the log.
+    """One row per submitted job, in the order of submission: row `i` is job `first_job + i` of the log.
 
     Columns are arrays of integers: `submitted_ms`, `started_ms` (the first start; 0: never), `ended_ms` (0: not yet),
     `gpus`, `attempts`, `state` (index into STATES), `queue` (index into `queues`), `source` (index into the list of
     jobs given to the simulation).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_job: JobId = 1) -> None:
+        self.first_job = first_job
         self.queues: list[QueueId] = []
         self.submitted_ms = array("q")
         self.started_ms = array("q")
@@ -58,11 +60,13 @@ class JobTable:
 
     def source_of(self, job: JobId) -> int:
         """Where the job stands in the list of jobs given to the simulation."""
-        return self.source[job - 1]
+        return self.source[job - self.first_job]
 
     def record(self, job: Job) -> None:
-        """Write down how a job stands."""
-        row = job.id - 1
+        """Write down how a job stands; one from before the first is passed over."""
+        row = job.id - self.first_job
+        if row < 0:
+            return
         attempts = job.attempts
         self.ended_ms[row] = job.ended_ms
         self.state[row] = _CODES[job.state]
@@ -92,16 +96,25 @@ class Outcome(Struct, kw_only=True):
     """A simulation that has run. `finished` False: it was stopped before its end, and holds good up to `at_ms`.
 
     `log`: every fact (`log.read(0)`), and the records of the ended jobs. `jobs`: one row per job. `refused`: jobs not
-    taken. `state`, `ledger`: of the control plane at the end (`ledger.reclaims` has every reclaim with its promise).
+    taken. `plane`: the control plane at the end; from it, `twin.run.look_ahead` goes on.
     """
 
     log: JobStore
     jobs: JobTable
     refused: list[Refused]
-    state: FleetState
-    ledger: Ledger
+    plane: ControlPlane
     at_ms: int
     finished: bool
     cycles: int = 0
     instants: int = 0
     violations: list[str] = []
+
+    @property
+    def state(self) -> FleetState:
+        """The fleet at the end."""
+        return self.plane.state
+
+    @property
+    def ledger(self) -> Ledger:
+        """The books at the end; `ledger.reclaims` has every reclaim with its promise."""
+        return self.plane.ledger

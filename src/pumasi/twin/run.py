@@ -4,15 +4,17 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from pumasi.adapters.fact_list import FactList
+from pumasi.control.plane import ControlPlane
 from pumasi.model.fleet import FleetPlan
 from pumasi.ports.event_log import JobStore
+from pumasi.state.records import Job
 from pumasi.twin.calendar import Calendar
 from pumasi.twin.faults import Faults
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.kernel import Kernel
 from pumasi.twin.outcome import Outcome
 from pumasi.twin.scenario import Scenario
-from pumasi.twin.world import World
+from pumasi.twin.world import CannotSimulate, World
 
 INSTANTS_BETWEEN_PROGRESS = 512
 
@@ -35,14 +37,47 @@ def simulate(
     :raises CannotSimulate: if the control plane refuses the plan or a change of it.
     :raises ValueError: if the jobs are not in order.
     """
-    if any(one.submit_ms > other.submit_ms for one, other in pairwise(jobs)):
-        raise ValueError("the jobs are not in the order of their submission")
+    _check_order(jobs)
     kernel = Kernel(scenario.start_ms)
-    world = World(kernel, scenario, jobs, log if log is not None else FactList())
+    world = World(kernel, scenario, jobs, log if log is not None else FactList(), ControlPlane(kernel))
     world.declare(plan, scenario.as_of)
     world.await_changes()
     world.await_jobs()
     return run_world(world, progress)
+
+
+def look_ahead(
+    plane: ControlPlane,
+    jobs: Sequence[TwinJob],
+    scenario: Scenario,
+    *,
+    runtime_ms: Callable[[Job], int] = lambda job: job.spec.time_limit_seconds * 1000,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Let a branch of a control plane go on with jobs to come, from now to the scenario's horizon.
+
+    `plane` is not changed. `runtime_ms`: how long the jobs it has already run in all; to their limits if nobody knows
+    better. The outcome's log holds the facts of the branch alone, its table the jobs of the branch alone.
+
+    :raises CannotSimulate: if the scenario crashes the control plane: a branch has no log to come back from.
+    :raises ValueError: if the jobs are not in order, or begin before now.
+    """
+    _check_order(jobs)
+    kernel = Kernel(plane.now_ms())
+    if jobs and jobs[0].submit_ms < kernel.now_ms():
+        raise ValueError("the jobs begin before now")
+    if scenario.faults.control_crash_days:
+        raise CannotSimulate("a branch has no log of its own to come back from after a crash")
+    world = World(kernel, scenario, jobs, FactList(), plane.branch(kernel))
+    world.take_over(runtime_ms)
+    world.await_changes()
+    world.await_jobs()
+    return run_world(world, progress)
+
+
+def _check_order(jobs: Sequence[TwinJob]) -> None:
+    if any(one.submit_ms > other.submit_ms for one, other in pairwise(jobs)):
+        raise ValueError("the jobs are not in the order of their submission")
 
 
 def run_world(world: World, progress: Progress | None = None) -> Outcome:
@@ -55,8 +90,7 @@ def run_world(world: World, progress: Progress | None = None) -> Outcome:
         log=world.log,
         jobs=world.table,
         refused=world.refused,
-        state=world.plane.state,
-        ledger=world.plane.ledger,
+        plane=world.plane,
         at_ms=world.kernel.now_ms(),
         finished=finished,
         cycles=world.cycles,

@@ -12,6 +12,7 @@ from pumasi.control.commands import SetNodeState
 from pumasi.model.ids import JobId, PoolId, SiteId
 from pumasi.model.jobs import OUTCOME_OF_STOP, Outcome, Span, StopCause
 from pumasi.protocol.messages import Report, RunEnded, RunKey, RunStarted, StartOrder, StopOrder, SyncResponse
+from pumasi.state.records import Attempt
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.kernel import Kernel, Rank
 
@@ -100,6 +101,15 @@ class SimulatedSite:
             self._start(order)
         for stop in response.stops:
             self._stop(stop)
+
+    def adopt(self, key: RunKey, attempt: Attempt, work: Work) -> None:
+        """Have a run that began before the simulation; what it should have ended by now ends at once."""
+        limit_ms = work.job.spec.time_limit_seconds * 1000
+        ends_as = Outcome.COMPLETED if work.job.runtime_ms <= limit_ms else Outcome.TIME_LIMIT
+        ends_ms = max(self._kernel.now_ms(), attempt.started_ms + min(work.job.runtime_ms, limit_ms))
+        run = Run(key, work, attempt.pool, attempt.spans, attempt.started_ms, ends_ms, ends_as)
+        self.runs[key] = run
+        self._kernel.at(ends_ms, Rank.END, self._ends, run)
 
     def crash(self) -> None:
         """The agent forgets what it acted on last; its journal keeps runs and reports."""

@@ -5,18 +5,20 @@ made durable, mail. Everything of one instant is taken together: reports and sub
 anything changed, then the orders that come of it. Nothing here decides about GPUs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pumasi.control.commands import ApplyPlan, CancelJob, Command, EnrolSite, HearSite, IssueToken, SubmitJobs
 from pumasi.control.plane import ControlPlane
 from pumasi.control.refusals import Refusal
+from pumasi.events.facts import LinkState
 from pumasi.model.access import Token, TokenKind
 from pumasi.model.fleet import FleetPlan
 from pumasi.model.ids import JobId, SiteId
 from pumasi.ports.event_log import JobStore
-from pumasi.protocol.messages import RunEnded, SyncResponse
+from pumasi.protocol.messages import RunEnded, RunKey, SyncResponse
 from pumasi.state.invariants import violations
+from pumasi.state.records import Job
 from pumasi.twin.jobs import NEVER, TwinJob
 from pumasi.twin.kernel import Kernel, Rank
 from pumasi.twin.outcome import JobTable, Refused
@@ -35,15 +37,17 @@ class CannotSimulate(Exception):
 class World:
     """A control plane, its log and everything that talks to it. `jobs` are in order of submission."""
 
-    def __init__(self, kernel: Kernel, scenario: Scenario, jobs: Sequence[TwinJob], log: JobStore) -> None:
+    def __init__(
+        self, kernel: Kernel, scenario: Scenario, jobs: Sequence[TwinJob], log: JobStore, plane: ControlPlane
+    ) -> None:
         self.kernel = kernel
         self.scenario = scenario
         self.log = log
-        self.plane = ControlPlane(kernel)
+        self.plane = plane
         self.is_control_down = False
         self._is_dying = False
         self.sites: dict[SiteId, SimulatedSite] = {}
-        self.table = JobTable()
+        self.table = JobTable(plane.state.next_job)
         self.refused: list[Refused] = []
         self.violations: list[str] = []
         self.cycles = 0
@@ -98,6 +102,26 @@ class World:
 
     def _wake_up(self, name: SiteId) -> Any:
         return lambda: self.wake(self.sites[name])
+
+    def take_over(self, runtime_ms: Callable[[Job], int]) -> None:
+        """Give the world the sites and the work of a control plane that is in the midst of things.
+
+        `runtime_ms`: how long each of its jobs runs in all, as far as anyone knows.
+        """
+        state = self.plane.state
+        for name, record in state.sites.items():
+            self.add_site(name).is_cut = record.link is not LinkState.CONNECTED
+        for job in state.jobs.values():
+            work = Work(TwinJob(submit_ms=job.submitted_ms, spec=job.spec, runtime_ms=runtime_ms(job)))
+            self._work[job.id] = work
+            if job.live is not None and job.live.started_ms:
+                site = self.sites[state.pools[job.live.pool].declared.site]
+                site.adopt(RunKey(job.id, job.live.number), job.live, work)
+        for site in self.sites.values():
+            if site.is_reachable:
+                self.call_again(site)
+            else:
+                self.hang_up(site)
 
     def _order(self, command: Command) -> Any:
         answer = self.plane.execute(command)
