@@ -7,6 +7,7 @@ from pumasi.scheduler.fairshare import ShareNode, ShareTree
 from pumasi.scheduler.loans import commit, relief
 from pumasi.scheduler.placement import find
 from pumasi.scheduler.reclaim import Claims
+from pumasi.scheduler.rooms import may_have_room
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job
 
@@ -25,7 +26,9 @@ def home_pass(board: Board, tree: ShareTree) -> None:
 def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
     """Remember that the demand finds no room: for its queue, and for the whole owner unless a queue's limit is why."""
     leaf.refused.add(demand)
-    demand.is_refused = not demand.has_quotas or not any(board.is_queue_bound(job, fit.pool) for fit in demand.fits)
+    demand.is_refused = not demand.has_quotas or not any(
+        may_have_room(board, demand, fit) and board.is_queue_bound(job, fit.pool) for fit in demand.fits
+    )
 
 
 def _place_home(board: Board, job: Job, demand: Demand) -> bool:

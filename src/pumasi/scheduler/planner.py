@@ -15,11 +15,10 @@ from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
-from pumasi.scheduler.placement import find
 from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.reservations import settle_reservations
+from pumasi.scheduler.rooms import may_have_room
 from pumasi.scheduler.rules import Rules
-from pumasi.scheduler.shapes import Fit
 from pumasi.state.fleet_state import FleetState
 
 DEMANDS_KNOWN_MAX = 1 << 17
@@ -65,7 +64,7 @@ class Planner:
         """Know nothing: everything that waits is worth a look."""
         self._rules = Rules(self.state)
         self._windows = windows
-        self._seen: dict[PoolId, int] = {}
+        self._stirs_seen = 0
         self._asleep = {}
         self._by_pool: dict[PoolId, dict[Demand, None]] = {pool: {} for pool in self.state.pools}
         self._begins: list[tuple[int, int, Demand]] = []  # (when, running number, what)
@@ -91,10 +90,12 @@ class Planner:
             self._notice_arrivals()
         while self._begins and self._begins[0][0] <= now_ms:
             self._wake(heappop(self._begins)[2])
-        seen = self._seen
-        stirred = [pool for pool, count in changes.pools.items() if seen.get(pool) != count]
-        for pool in stirred:
-            seen[pool] = changes.pools[pool]
+        if self._stirs_seen == changes.stirs:
+            return []
+        stirred = changes.since(self._stirs_seen)
+        self._stirs_seen = changes.stirs
+        if len(stirred) > 1:
+            stirred.sort(key=self._rules.pool_position.__getitem__)
         return stirred
 
     def _notice_arrivals(self) -> None:
@@ -148,7 +149,7 @@ class Planner:
                     self._wake(demand)
                 elif demand not in worth and (
                     pool in whole
-                    or any(fit.pool in stirred and _may_have_room(board, demand, fit) for fit in demand.fits)
+                    or any(fit.pool in stirred and may_have_room(board, demand, fit) for fit in demand.fits)
                 ):
                     worth[demand] = None
         for pool in whole:
@@ -178,21 +179,3 @@ class Planner:
                     self._wake(demand)
                 elif demand not in self._asleep:
                     self._sleep(demand)
-
-
-def _may_have_room(board: Board, demand: Demand, fit: Fit) -> bool:
-    """False only if the demand surely finds no room in the pool in this cycle, whatever queue asks."""
-    pool, gpus = fit.pool, demand.spec.gpus
-    free, account = board.free(pool), board.account(demand.owner, pool)
-    is_home = account.due - account.home - account.promised >= gpus
-    if not board.takes(pool, gpus) and not (is_home and board.has_victims(pool)):
-        return False
-    if is_home and board.has_victims(pool):
-        return True
-    if free.free_gpus < gpus:
-        return False
-    if not is_home:
-        lent = sum(room for room, _ in board.lendable(demand.owner, pool)) if demand.may_borrow else 0
-        if max(0, account.idle) + lent < gpus:
-            return False
-    return find(free, fit.need) is not None

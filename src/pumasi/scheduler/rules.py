@@ -3,6 +3,7 @@
 from pumasi.model.ids import OwnerId, PoolId, QueueId
 from pumasi.model.jobs import JobSpec
 from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.quotas import QuotaRules
 from pumasi.state.backlog import DemandKey, shape_key
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.lending import is_open
@@ -20,6 +21,7 @@ class Rules:
         self.declarations = state.changes.declarations
         self.half_life_ms = state.policy.usage_half_life_seconds * 1000
         self.position: dict[QueueId, int] = {name: place for place, name in enumerate(state.queues)}
+        self.pool_position: dict[PoolId, int] = {pool: place for place, pool in enumerate(state.pools)}
         self.with_quotas = frozenset(
             (name.partition("/")[0], pool) for name, queue in state.queues.items() for pool in queue.declared.quotas
         )
@@ -29,6 +31,7 @@ class Rules:
                 self.entitled[owner] += account.entitled
         self._windows = [window for owner in state.owners.values() for window in owner.declared.lending.windows]
         self._demands: dict[DemandKey, Demand] = {}
+        self._quotas: dict[tuple[OwnerId, PoolId], QuotaRules] = {}
 
     @property
     def demands_known(self) -> int:
@@ -51,6 +54,10 @@ class Rules:
         """Which lending windows are open; decisions can change when this does."""
         return tuple(is_open(window, now_ms) for window in self._windows) if self._windows else ()
 
-    def quota_pools(self, owner: OwnerId) -> list[PoolId]:
-        """The pools in which an owner's queues have quotas."""
-        return [pool for pool in self._state.pools if (owner, pool) in self.with_quotas]
+    def quotas(self, owner: OwnerId, pool: PoolId) -> QuotaRules:
+        """The quotas of an owner's queues in a pool."""
+        key = (owner, pool)
+        rules = self._quotas.get(key)
+        if rules is None:
+            rules = self._quotas[key] = QuotaRules(self._state, owner, pool)
+        return rules
