@@ -1,5 +1,7 @@
 """Setting up, principals and tokens. Nobody grants what they lack; secrets are shown once and kept nowhere."""
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -21,6 +23,24 @@ def test_setup_makes_the_first_admin_once(api: Api) -> None:
     before = api.digest()
     assert_problem(api.call("POST", "/v1/setup", json={**body, "principal": "lee"}, token=None), 403, "token-used")
     assert api.digest() == before
+
+
+def test_of_two_who_use_one_setup_token_at_once_one_changes_nothing(api: Api) -> None:
+    secret = api.secret(TokenKind.SETUP)
+
+    async def both() -> list[int]:
+        work = api.plane.begin_cycle()  # while a plan is made both are found good, and wait
+        bodies = ({"token": secret, "principal": name} for name in ("kim", "lee"))
+        waiting = [asyncio.ensure_future(api.http.post("/v1/setup", json=body)) for body in bodies]
+        await asyncio.sleep(0.05)
+        assert not any(each.done() for each in waiting)
+        api.plane.end_cycle(work())
+        planned, api.service._planned = api.service._planned, asyncio.get_running_loop().create_future()
+        planned.set_result(None)
+        return [answer.status_code for answer in await asyncio.gather(*waiting)]
+
+    assert sorted(api.on_loop(both())) == [201, 403]
+    assert len({"kim", "lee"} & api.plane.state.principals.keys()) == 1
 
 
 def test_setup_takes_setup_tokens_only_and_over_nobody(api: Api) -> None:

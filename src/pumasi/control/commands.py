@@ -75,10 +75,9 @@ class DeclarePrincipal(Command, frozen=True, kw_only=True):
 
 
 class IssueToken(Command, frozen=True, kw_only=True):
-    """Record a token by its digest. `used_up`: the one-use token this one is given for."""
+    """Record a token by its digest."""
 
     token: Token
-    used_up: str = ""
 
 
 class RevokeToken(Command, frozen=True, kw_only=True):

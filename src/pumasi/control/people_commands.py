@@ -2,8 +2,8 @@
 
 from pumasi.control.commands import DeclarePrincipal, IssueToken, RevokeToken
 from pumasi.control.decisions import Answer, Decision
-from pumasi.control.refusals import Refusal, RefusalKind, not_found
-from pumasi.events.facts import Event, PrincipalDeclared, TokenIssued, TokenRevoked
+from pumasi.control.refusals import not_found
+from pumasi.events.facts import PrincipalDeclared, TokenIssued, TokenRevoked
 from pumasi.model.access import TokenKind
 from pumasi.state.fleet_state import FleetState
 
@@ -16,19 +16,14 @@ def declare_principal(state: FleetState, command: DeclarePrincipal, now_ms: int)
 
 
 def issue_token(state: FleetState, command: IssueToken, now_ms: int) -> Answer:
-    """Record a token; a one-use token it is exchanged for is used up in the same commit."""
+    """Record a token."""
     token = command.token
     if token.kind is TokenKind.ENROL:
         if token.site not in state.sites:
             return not_found("site", token.site)
     elif token.principal not in state.principals and token.kind is not TokenKind.SETUP:
         return not_found("principal", token.principal)
-    events: list[Event] = [TokenIssued(at_ms=now_ms, by=command.by, token=token)]
-    if command.used_up:
-        if command.used_up not in state.tokens:
-            return Refusal(kind=RefusalKind.DENIED, code="token-used", detail="this one-use token has been used")
-        events.insert(0, TokenRevoked(at_ms=now_ms, by=command.by, digest=command.used_up))
-    return Decision(tuple(events))
+    return Decision((TokenIssued(at_ms=now_ms, by=command.by, token=token),))
 
 
 def revoke_token(state: FleetState, command: RevokeToken, now_ms: int) -> Answer:

@@ -8,7 +8,7 @@ from pumasi.api.auth import digest_of, new_secret, one_use_token
 from pumasi.api.bodies import PageQuery, PrincipalBody, SetupBody, TokenBody
 from pumasi.api.call import NOBODY, Call, not_authorised
 from pumasi.api.paging import Page, after, page
-from pumasi.api.problems import Problem, problem_of, unknown
+from pumasi.api.problems import Problem, unknown
 from pumasi.api.routing import Reach, Table
 from pumasi.control.access import (
     Action,
@@ -79,11 +79,12 @@ async def setup(call: Call) -> SetUp:
         raise Problem(409, "body-invalid", f"there is a principal {body.principal} already")
     admin = Principal(id=body.principal, title=body.title, bindings=(RoleBinding(Role.FLEET_ADMIN, FLEET_SCOPE),))
     secret, token = _make(TokenKind.PERSONAL, body.principal, "", 0, now_ms)
+    use_up = RevokeToken(by="setup", digest=one_use.digest)  # first: who comes second must change nothing at all
     declare = DeclarePrincipal(by="setup", principal=admin)
-    issue = IssueToken(by="setup", token=token, used_up=one_use.digest)
-    result = await call.service.do_all(declare, issue)
+    issue = IssueToken(by="setup", token=token)
+    result = await call.service.do_all(use_up, declare, issue)
     if isinstance(result, Refusal):
-        raise problem_of(result)
+        raise Problem(403, "token-used", "this one-use token is used up, expired or unknown")
     return SetUp(principal=admin.id, token=secret, expires_at=rfc3339(token.expires_at_ms))
 
 
