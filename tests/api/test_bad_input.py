@@ -135,7 +135,7 @@ def test_everything_wrong_is_said_at_once(api: Api) -> None:
 def test_every_route_that_takes_a_body_reads_it_strictly(api: Api, name: str) -> None:
     before = api.digest()
     for route in (each for each in ROUTES if each.body is not None and each.action != "agent"):
-        path = route.path.replace("{node}", "north-b200-00001")
+        path = route.path.replace("{node}", "north-b200-00001").replace("{site}", "north-dc")
         answer = api.call(route.method, path, content=NOT_JSON[name])
         assert_problem(answer, 400, "body-not-json")
     assert api.digest() == before

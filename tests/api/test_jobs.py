@@ -255,3 +255,15 @@ def test_a_job_submitted_while_a_plan_is_made_is_found_once_it_is(api: Api, monk
     assert show.result(10).json()["id"] == job
     assert cancel.result(10).json()["state"] == "cancelled"
     cycle.result(10)
+
+
+def test_who_submits_while_a_plan_is_made_finds_the_job_in_the_list_at_once(api: Api) -> None:
+    before = api.submit()
+    work = api.run(api.plane.begin_cycle)
+    mine, held = api.submit(name="mine"), api.submit(held=True)
+    listed = api.get("/v1/jobs?limit=2")
+    assert [(job["id"], job["state"]) for job in listed["items"]] == [(held, "held"), (mine, "waiting")]
+    assert [job["id"] for job in api.get(f"/v1/jobs?cursor={listed['next_cursor']}")["items"]] == [before]
+    assert [job["name"] for job in api.get("/v1/jobs?state=waiting")["items"]] == ["mine", "train"]
+    api.run(lambda: api.plane.end_cycle(work()))
+    assert [job["id"] for job in api.get("/v1/jobs")["items"]] == [held, mine, before]

@@ -40,7 +40,7 @@ from pumasi.scheduler.reasons import Reasons
 from pumasi.state import snapshot as snapshots
 from pumasi.state.branch import branch
 from pumasi.state.fleet_state import FleetState
-from pumasi.state.fold import apply
+from pumasi.state.fold import apply, submitted
 from pumasi.state.records import Job
 
 _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
@@ -157,6 +157,10 @@ class ControlPlane:
     def seq(self) -> int:
         """The number of the last fact, be it folded, on disk, or neither yet."""
         return self.state.seq + len(self._unfolded)
+
+    def newest_jobs(self) -> list[Job]:
+        """Jobs submitted since the state stands still, in order of their numbers: it does not hold them yet."""
+        return [submitted(event) for event in self._unfolded if isinstance(event, JobSubmitted)]
 
     def must_wait(self, command: commands.Command) -> bool:
         """True if a plan is being made and the command would change what it is made from."""

@@ -143,15 +143,20 @@ def _node_changed(state: FleetState, event: facts.NodeChanged) -> None:
 def _job_submitted(state: FleetState, event: facts.JobSubmitted) -> None:
     if event.job != state.next_job:
         raise IllegalTransition(f"job {event.job} submitted, {state.next_job} is next")
-    target = JobState.HELD if event.held else JobState.WAITING
-    JOB.check(event.job, None, "JobSubmitted", target)
-    job = Job(event.job, event.spec, event.by, event.at_ms, target, event.at_ms)
-    if target is JobState.WAITING:
+    job = submitted(event)
+    JOB.check(event.job, None, "JobSubmitted", job.state)
+    if job.state is JobState.WAITING:
         state.enter_waiting(job, event.at_ms)
     state.jobs[job.id] = job
     state.next_job += 1
     if event.request:
         _remember_request(state, event)
+
+
+def submitted(event: facts.JobSubmitted) -> Job:
+    """The job as it is when it is submitted."""
+    target = JobState.HELD if event.held else JobState.WAITING
+    return Job(event.job, event.spec, event.by, event.at_ms, target, event.at_ms)
 
 
 def _remember_request(state: FleetState, event: facts.JobSubmitted) -> None:

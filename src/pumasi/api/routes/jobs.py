@@ -152,7 +152,8 @@ async def jobs(call: Call) -> Page[JobRow]:
     before = after(query.cursor, int)
     states = _states(query.state)
     wanted = JobFilterRow(states=states, queues=query.queue, user=query.user, site=query.site)
-    live = live_jobs(call.state, wanted, before, _Readable(call)) if states & _LIVE_STATES else iter(())
+    newest, readable = call.service.plane.newest_jobs(), _Readable(call)
+    live = live_jobs(call.state, newest, wanted, before, readable) if states & _LIVE_STATES else iter(())
     found = list(islice(live, query.limit + 1))
     seen_to = None
     if states & TERMINAL_STATES:

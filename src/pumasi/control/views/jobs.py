@@ -1,6 +1,7 @@
 """Jobs as callers see them, live and ended, in our words and in Slurm's."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from msgspec import Struct
@@ -335,13 +336,20 @@ def allocation_row(state: FleetState, job: Job) -> AllocationRow:
 
 
 def live_jobs(
-    state: FleetState, wanted: JobFilterRow, before: JobId | None, may_read: Callable[[Job], bool]
+    state: FleetState,
+    newest: Sequence[Job],
+    wanted: JobFilterRow,
+    before: JobId | None,
+    may_read: Callable[[Job], bool],
 ) -> Iterator[Job]:
-    """Jobs that have not ended, newest first below number `before`, that match and that the caller may read."""
-    for number in reversed(state.jobs):  # jobs come into the state in order of their numbers and never move
-        if before is not None and number >= before:
+    """Jobs that have not ended, newest first below number `before`, that match and that the caller may read.
+
+    `newest`: those that the state does not hold yet, in order of their numbers.
+    """
+    numbers = reversed(state.jobs)  # jobs come into the state in order of their numbers and never move
+    for job in chain(reversed(newest), (state.jobs[number] for number in numbers)):
+        if before is not None and job.id >= before:
             continue
-        job = state.jobs[number]
         if matches(state, job, wanted) and may_read(job):
             yield job
 
