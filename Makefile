@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 # --- the environment -------------------------------------------------------------------------------------------------
 
@@ -48,6 +48,16 @@ check: lint types layers test ## what must hold before a commit: format, lint, t
 bench: $(VENV)/.dev ## measure, write bench/results/*.json and print tables
 	@echo "bench: measuring; close what else runs on this machine"
 	@$(BIN)/python -m bench
+
+.PHONY: bench-twin
+bench-twin: $(VENV)/.dev $(VENV)-accasim/.made ## the speed of the twin, with AccaSim beside it; writes bench/results/twin.json
+	@echo "bench-twin: measuring; close what else runs on this machine"
+	@$(BIN)/python -m bench.twin
+
+$(VENV)-accasim/.made: $(VENV)/.dev
+	@$(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)-accasim
+	@$(BIN)/uv pip install --quiet --python $(VENV)-accasim/bin/python accasim==1.1.3
+	@touch $@
 
 # --- the parts of check ----------------------------------------------------------------------------------------------
 
