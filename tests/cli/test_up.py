@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 
 from pumasi.adapters.sqlite_log import SqliteLog
+from pumasi.events.facts import OwnerDeclared
+from pumasi.model.fleet import Owner, OwnerKind
 
 
 def up(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,6 +47,14 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(up("--data", str(tmp_path), "--port", str(port)), f"127.0.0.1:{port}", "in use")
+
+
+def test_a_plan_for_another_fleet_than_the_data_holds(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "fleet.db")
+    owner = Owner(id="naver", title="Naver", kind=OwnerKind.COMMERCIAL)
+    log.append([OwnerDeclared(at_ms=1, by="test", owner=owner)])
+    log.close()
+    refused(up("--data", str(tmp_path), "--plan", "campus"), "has naver", "--data names another place")
 
 
 def test_an_address_beyond_this_machine(tmp_path: Path) -> None:

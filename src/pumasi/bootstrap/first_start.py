@@ -17,6 +17,7 @@ from pumasi.model.fleet import FleetPlan
 
 KOREA = timezone(timedelta(hours=9))
 SETUP_HOURS = 24
+ERRORS_SHOWN = 3
 
 
 async def prepare(settings: Settings, service: Service, url: str, say: Callable[[str], None]) -> None:
@@ -41,7 +42,13 @@ async def _apply(plan: FleetPlan, settings: Settings, service: Service) -> None:
     as_of = settings.as_of or datetime.now(KOREA).date().isoformat()
     answer = await service.do(ApplyPlan(by="setup", plan=plan, as_of=as_of))
     if isinstance(answer, Refusal):
-        raise CannotStart("; ".join([answer.detail, *(f"{error.path}: {error.problem}" for error in answer.errors)]))
+        raise CannotStart(_contradiction(answer, settings))
+
+
+def _contradiction(answer: Refusal, settings: Settings) -> str:
+    more = "; ".join(f"{error.path}: {error.problem}" for error in answer.errors[1:ERRORS_SHOWN])
+    also = f"; {more}" if more else ""
+    return f"{answer.detail}{also} ({settings.data} holds that fleet; --data names another place)"
 
 
 async def _issue_setup_token(service: Service) -> str:

@@ -10,7 +10,7 @@ from pumasi.cli.arguments import api_moment, local_moment, split_names
 from pumasi.cli.durations import format_elapsed, format_gpu_hours
 from pumasi.cli.errors import CommandError, ExitCode
 from pumasi.cli.job_rows import api_states, ended_columns, in_states, parse_states
-from pumasi.cli.output import Column, Output, Row, output_options, print_json, print_rows
+from pumasi.cli.output import Column, Format, Output, Row, output_options, print_json, print_rows
 from pumasi.cli.session import open_client
 from pumasi.cli.times import format_time, parse_time
 
@@ -46,12 +46,27 @@ def usage(context: click.Context, by: str, since: str | None, until: str | None,
         raise CommandError(f"--by takes any of {', '.join(KEYS)}", ExitCode.USAGE)
     client = open_client(context)
     period = {"from": api_moment(since), "until": api_moment(until)}
-    found = client.usage(by=",".join(keys), **period)
     if output.json:
-        print_json(found)
+        print_json(client.usage(by=",".join(keys), **period))
         return
-    lent = _lent(client.usage(by="owner,lender", **period)) if keys == ["owner"] else None
-    print_rows(report_rows(found, keys, lent), _report_columns(keys, lent is not None), output)
+    # What is borrowed and what is lent come from one answer: a moment later, both have grown.
+    with_lent = keys == ["owner"]
+    found = client.usage(by="owner,lender" if with_lent else ",".join(keys), **period)
+    rows = report_rows(_by_owner(found) if with_lent else found, keys, _lent(found) if with_lent else None)
+    if output.format is Format.CSV:
+        rows = rows[:-1]  # who reads it adds up themselves, and would count everything twice
+    print_rows(rows, _report_columns(keys, with_lent), output)
+
+
+def _by_owner(found: Row) -> Row:
+    """A report by owner and lender, summed by owner."""
+    sums: dict[str, dict[str, Any]] = {}
+    for row in found["items"]:
+        owner = str(row["by"]["owner"])
+        total = sums.setdefault(owner, {"by": {"owner": owner}})
+        for name in ("gpu_milliseconds", "home_gpu_milliseconds", "borrowed_gpu_milliseconds"):
+            total[name] = int(total.get(name, 0)) + int(row[name])
+    return {**found, "items": list(sums.values())}
 
 
 def _lent(found: Row) -> dict[str, int]:
