@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,7 +71,9 @@ def _write_csv(path: Path, head: Cells, rows: Iterable[Cells]) -> None:
 
 
 def _write_parquet(path: Path) -> None:
-    relation = import_module("duckdb").read_csv(str(path), header=True)
+    import duckdb
+
+    relation = duckdb.read_csv(str(path), header=True)
     relation.write_parquet(str(path.with_suffix(".parquet")))
 
 

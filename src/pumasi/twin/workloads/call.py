@@ -2,8 +2,8 @@
 
 Published: 514 projects asked for 1,714 servers of 8 GPUs, 159 were awarded 528, at most 32 each, for up to 12 months.
 Assumed: how asks and awards spread (drawn to those totals), and how much of an award a project uses: some leave it
-idle, as winners of other calls did, most use half to nine tenths. Projects without an award have the work they asked
-GPUs for all the same; whether it can run anywhere is what the replay is about.
+idle, as winners of other calls did, most use half to nine tenths. Of the projects without an award half give up; the
+others keep some of the work ready that they asked GPUs for. Whether it runs anywhere is what the replay is about.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,9 @@ SERVERS_MAX = 32
 SERVER_GPUS = 8
 POOL = "awarded"
 WAITING_LIST = "waiting-list"
-USES_PERCENT = (0, 5, 10, 30, 50, 60, 70, 80, 90, 95)  # of its servers, each as likely: some idle, most not
+USES_PERCENT = (0, 5, 10, 30, 50, 60, 70, 80, 90, 95)  # of its award, each as likely: some idle, most not
+KEEPS_PERCENT = (0, 0, 0, 0, 0, 20, 30, 40, 50, 60)  # of what it asked, without an award
+MEDIAN_HOURS = 55
 OPENING_DAYS = 30  # projects begin within the first month after the award
 
 
@@ -64,9 +66,13 @@ def projects(seed: int) -> list[Project]:
     asked += _drawn(PROJECTS - CHOSEN, ASKED_SERVERS - sum(asked), random)
     awarded += [0] * (PROJECTS - CHOSEN)
     return [
-        Project(number, asked[number], awarded[number], random.choice(USES_PERCENT), random.randrange(OPENING_DAYS))
-        for number in range(PROJECTS)
+        Project(number, asked[number], award, _use_percent(award, random), random.randrange(OPENING_DAYS))
+        for number, award in enumerate(awarded)
     ]
+
+
+def _use_percent(award: int, random: Random) -> int:
+    return random.choice(USES_PERCENT if award else KEEPS_PERCENT)
 
 
 def _drawn(count: int, total: int, random: Random) -> list[int]:
@@ -88,7 +94,7 @@ def call_plan(seed: int, lendable_percent: int) -> FleetPlan:
     """The awarded servers as one pool: each project with an award an owner, the others one that is due nothing."""
     known = projects(seed)
     chosen = [project for project in known if project.awarded]
-    lending = LendingContract(lendable_percent=lendable_percent)
+    lending = LendingContract(lendable_percent=lendable_percent, notice_seconds=3600, teardown_seconds=600)
     owners = [
         Owner(id=project.queue, title=project.queue, kind=OwnerKind.PUBLIC, lending=lending) for project in chosen
     ]
@@ -136,7 +142,7 @@ def _pool(due: dict[str, int]) -> Pool:
 
 
 def call_jobs(seed: int, start_ms: int, days: int) -> list[TwinJob]:
-    """What all projects do, in order of submission: whole servers for half a day to a week at a time."""
+    """What all projects do, in order of submission: whole servers for half a day to ten days at a time."""
     jobs = [job for project in projects(seed) for job in _jobs(project, seed, start_ms, days)]
     jobs.sort(key=lambda job: (job.submit_ms, job.spec.queue))
     return jobs
@@ -149,7 +155,7 @@ def _jobs(project: Project, seed: int, start_ms: int, days: int) -> Iterator[Twi
     budget = servers * span_ms * project.use_percent // 100
     while budget > 0:
         size = random.randint(1, max(1, servers // 2))
-        runtime_ms = int(min(max(random.lognormvariate(3.4, 0.8), 12), 168) * HOUR_MS)  # median 30 hours
+        runtime_ms = int(min(max(MEDIAN_HOURS * random.lognormvariate(0, 0.7), 12), 240) * HOUR_MS)
         budget -= size * runtime_ms
         if budget < 0 and random.random() * size * runtime_ms < -budget:
             return
