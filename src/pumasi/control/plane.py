@@ -58,7 +58,7 @@ _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
 }
 
 _HEARD = (commands.HearSite, commands.EnrolSite)
-_DECLARATIONS = (PolicyDeclared, GpuModelDeclared, OwnerDeclared, SiteDeclared, PoolDeclared, QueueDeclared)
+_DECLARATIONS = {PolicyDeclared, GpuModelDeclared, OwnerDeclared, SiteDeclared, PoolDeclared, QueueDeclared}
 
 
 class Staged(Struct):
@@ -178,7 +178,7 @@ class ControlPlane:
         :returns: its result, which may be told once `durable_seq` has reached the present `seq`; or a `Refusal`, after
             which nothing has changed.
         """
-        assert not self.must_wait(command), "the state stands still while a plan is made from it"
+        assert self._planning_ms is None or not self.must_wait(command), "the state stands still while a plan is made"
         now_ms = self.now_ms()
         if isinstance(command, _HEARD):
             self._heard_ms[command.site] = now_ms
@@ -199,9 +199,15 @@ class ControlPlane:
     def begin_cycle(self) -> Callable[[], Plan]:
         """Let the state stand still, and return the work of planning, which may be done in another thread."""
         now_ms = self.now_ms()
-        self._stage(self._silent_sites(now_ms))
+        if now_ms >= self._nobody_silent_before_ms:
+            self._stage(self._silent_sites(now_ms))
         self._planning_ms = now_ms
-        return partial(plan, self.state, now_ms, self._planner)
+        return partial(plan, self.state, now_ms, self._planner) if self._may_plan_anything() else partial(Plan, (), {})
+
+    def _may_plan_anything(self) -> bool:
+        """False if a plan made now is surely empty: nothing waits, is held for a job, is lent, or is short of power."""
+        state = self.state
+        return bool(state.waiting_jobs or state.reservations or state.powered) or any(state.guests.values())
 
     def end_cycle(self, made: Plan) -> int:
         """Fold what was submitted meanwhile, and stage what the plan says; returns how many facts that made."""
@@ -209,12 +215,11 @@ class ControlPlane:
         unfolded, self._unfolded = self._unfolded, []
         for event in unfolded:
             self._fold(event)
-        self._stage(made.events)
+        if made.events:
+            self._stage(made.events)
         return len(made.events)
 
     def _silent_sites(self, now_ms: int) -> list[Event]:
-        if now_ms < self._nobody_silent_before_ms:
-            return []
         patience_ms = self.state.policy.link_silent_seconds * 1000 * self.clock_rate
         heard_ms = {
             site: self._heard_ms.get(site, 0)
@@ -238,7 +243,7 @@ class ControlPlane:
     def _fold(self, event: Event) -> None:
         ended = apply(self.state, event)
         self.ledger.apply(event)
-        if isinstance(event, _DECLARATIONS):
+        if type(event) in _DECLARATIONS:
             self._judged.clear()
             self._nobody_silent_before_ms = 0
         if ended is not None:

@@ -143,7 +143,9 @@ class Charge(Struct, frozen=True, array_like=True, gc=False):
 
 def span_gpus(spans: tuple[Span, ...]) -> int:
     """GPUs in all `spans`."""
-    return sum(span.gpus for span in spans)
+    if len(spans) == 1:
+        return spans[0].nodes * spans[0].gpu_mask.bit_count()
+    return sum([span.nodes * span.gpu_mask.bit_count() for span in spans])
 
 
 def gpus_on_each_node(gpus: int, wanted_per_node: int, node_gpus: int) -> int:

@@ -203,10 +203,11 @@ def _attempt_placed(state: FleetState, event: facts.AttemptPlaced) -> None:
     JOB.check(job.id, job.state, "AttemptPlaced", JobState.ACTIVE)
     if event.attempt != len(job.attempts) + 1:
         raise IllegalTransition(f"job {job.id}: attempt {event.attempt} placed after {len(job.attempts)}")
-    if not all(state.occupancy[event.pool].free.free_in(span) for span in event.spans):
+    occupancy, owner = state.occupancy[event.pool], job.owner
+    if not all(map(occupancy.free.free_in, event.spans)):
         raise IllegalTransition(f"job {job.id}: placed on GPUs of {event.pool} that are not free")
-    state.occupancy[event.pool].occupy(job.id, event.spans)
-    accounts.post(state.books[event.pool], job.owner, event.charges, 1)
+    occupancy.occupy(job.id, event.spans)
+    accounts.post(state.books[event.pool], owner, event.charges, 1)
     state.use(event.queue, event.pool, span_gpus(event.spans), event.at_ms)
     state.leave_waiting(job)
     job.state = JobState.ACTIVE
@@ -214,7 +215,7 @@ def _attempt_placed(state: FleetState, event: facts.AttemptPlaced) -> None:
         Attempt(event.attempt, AttemptState.PLACED, event.pool, event.spans, event.charges, event.at_ms, event.at_ms)
     )
     state.active[event.pool][job.id] = None
-    if len(event.charges) != 1 or event.charges[0].owner != job.owner:
+    if len(event.charges) != 1 or event.charges[0].owner != owner:
         state.note_guest(job)
         state.changes.stir(event.pool)
 
@@ -241,10 +242,10 @@ def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> Job | None:
     JOB.check(job.id, job.state, "AttemptEnded", event.job_state)
     ATTEMPT.check((event.job, event.attempt), attempt.state, "AttemptEnded", AttemptState.ENDED)
     state.settle_credit(job, attempt, event.at_ms)
-    drained = bool(state.occupancy[attempt.pool].node_states)
-    state.occupancy[attempt.pool].vacate(attempt.spans)
+    occupancy = state.occupancy[attempt.pool]
+    occupancy.vacate(attempt.spans)
     accounts.post(state.books[attempt.pool], job.owner, attempt.charges, -1)
-    if drained:
+    if occupancy.node_states:
         state.share_out(attempt.pool)
     state.use(job.spec.queue, attempt.pool, -attempt.gpus, event.at_ms)
     del state.active[attempt.pool][job.id]

@@ -65,6 +65,11 @@ class FreeMap:
     def take(self, span: Span) -> None:
         """Mark the span's GPUs as not free. All of them must be free."""
         wanted = span.gpu_mask
+        if span.nodes == 1:
+            mask = self.masks[span.first]
+            assert mask & wanted == wanted, f"node {span.first}: GPUs {wanted:b} asked, {mask:b} free"
+            self._refile(span.first, 1, mask, mask & ~wanted)
+            return
         for first, nodes, mask in self._runs(span):
             assert mask & wanted == wanted, f"node {first}: GPUs {wanted:b} asked, {mask:b} free"
             self._refile(first, nodes, mask, mask & ~wanted)
@@ -72,6 +77,11 @@ class FreeMap:
     def give(self, span: Span) -> None:
         """Mark the span's GPUs as free. None of them may be free already."""
         given = span.gpu_mask
+        if span.nodes == 1:
+            mask = self.masks[span.first]
+            assert not mask & given, f"node {span.first}: GPUs {given:b} given back, {mask:b} free"
+            self._refile(span.first, 1, mask, mask | given)
+            return
         for first, nodes, mask in self._runs(span):
             assert not mask & given, f"node {first}: GPUs {given:b} given back, {mask:b} free"
             self._refile(first, nodes, mask, mask | given)
@@ -81,14 +91,13 @@ class FreeMap:
         wanted = span.gpu_mask
         if span.first < 0 or span.first + span.nodes > self.nodes:
             return False
+        if span.nodes == 1:
+            return self.masks[span.first] & wanted == wanted
         return all(mask & wanted == wanted for _, _, mask in self._runs(span))
 
     def _runs(self, span: Span) -> Iterator[tuple[int, int, int]]:
         """The span cut into runs of nodes with equal masks: (first, nodes, mask)."""
         first, end = span.first, span.first + span.nodes
-        if span.nodes == 1:
-            yield first, 1, self.masks[first]
-            return
         masks = self.masks[first:end]
         start = 0
         while start < len(masks):
