@@ -74,6 +74,36 @@ def test_cancelling_what_runs_stops_it_with_notice(api: Api) -> None:
     assert_problem(api.call("POST", f"/v1/jobs/{job}/hold"), 409, "job-not-waiting")
 
 
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome.RECLAIMED, "PR"),
+        (Outcome.DRAINED, "CA"),
+        (Outcome.NODE_FAILED, "NF"),
+        (Outcome.LOST, "NF"),
+        (Outcome.TIME_LIMIT, "TO"),
+        (Outcome.CANCELLED, "CA"),
+    ],
+)
+def test_slurms_code_of_a_job_that_may_not_run_again(api: Api, outcome: Outcome, code: str) -> None:
+    job = api.submit(requeue=False)
+    _start(api, job)
+    report = RunEnded(run=RunKey(job, 1), outcome=outcome)
+    api.do(HearSite(by="site:north-dc", site="north-dc", reports=(report,)))
+    assert api.get(f"/v1/jobs/{job}")["slurm_state"] == code
+
+
+def test_slurms_code_says_how_the_job_ended_and_not_how_an_attempt_before_did(api: Api) -> None:
+    job = api.submit()
+    _start(api, job)
+    report = RunEnded(run=RunKey(job, 1), outcome=Outcome.RECLAIMED)
+    api.do(HearSite(by="site:north-dc", site="north-dc", reports=(report,)))
+    api.clock.advance(5000)
+    api.call("POST", f"/v1/jobs/{job}/cancel")
+    ended = api.get(f"/v1/jobs/{job}")
+    assert (ended["slurm_state"], ended["attempts"][0]["slurm_state"]) == ("CA", "PR")
+
+
 def test_batches_are_all_or_none(api: Api) -> None:
     answer = api.call("POST", "/v1/jobs/batch", json={"jobs": [job_body(name=f"job-{n}") for n in range(50)]})
     assert answer.json()["jobs"] == list(range(1, 51))

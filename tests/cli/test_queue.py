@@ -50,6 +50,10 @@ def test_states_the_server_does_not_tell_apart_are_told_apart_here(pumasi: RunCo
     server.give("GET /v1/jobs", page(JOB, stopping))
     assert pumasi("queue", "-t", "CG", "--columns", "JOBID", "--no-headers").out.split() == ["9"]
     assert pumasi("queue", "-t", "CG", "--limit", "1", "--columns", "JOBID", "--no-headers").out.split() == ["9"]
+    lost = {**JOB, "id": 10, "state": "unknown_outcome", "slurm_state": "NF"}
+    server.give("GET /v1/jobs", page(lost, {**JOB, "id": 11, "state": "failed", "slurm_state": "F"}))
+    assert pumasi("queue", "-t", "NF", "--columns", "JOBID", "--no-headers").out.split() == ["10"]
+    assert server.sent("GET /v1/jobs")[-1].query["state"] == ["failed", "unknown_outcome"]
     assert pumasi("queue", "-p", "ulsan", "--no-headers").out == ""
     assert pumasi("queue", "-t", "XX").code == 2
 

@@ -23,7 +23,8 @@ STATES_BY_WORD: dict[str, tuple[str, ...]] = {
     "COMPLETED": ("succeeded",),
     "F": ("failed",),
     "FAILED": ("failed",),
-    "NF": ("failed",),
+    "NF": ("failed", "unknown_outcome"),
+    "BF": ("failed",),
     "CA": ("cancelled",),
     "CANCELLED": ("cancelled",),
     "PR": ("cancelled",),
@@ -40,7 +41,7 @@ STATES_BY_WORD: dict[str, tuple[str, ...]] = {
 }
 # Of these words the API knows only the wider state; the rest is told apart by the row's short state.
 SHORT_STATES = {
-    **{word: word for word in ("R", "CF", "CG", "NF", "PR")},
+    **{word: word for word in ("R", "CF", "CG", "NF", "BF", "PR")},
     "RUNNING": "R",
     "CONFIGURING": "CF",
     "COMPLETING": "CG",
@@ -52,6 +53,7 @@ _STYLES = {
     "CG": "yellow",
     "F": "red",
     "NF": "red",
+    "BF": "red",
     "TO": "red",
     "PR": "yellow",
     "CD": "dim",

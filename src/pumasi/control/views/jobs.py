@@ -45,6 +45,15 @@ _OUTCOME_CODES = {
 }
 
 
+# Of a job that ended so; its attempt alone could have been requeued.
+_ENDED_CODES: dict[Outcome | None, str] = {
+    Outcome.RECLAIMED: "PR",
+    Outcome.PREEMPTED: "PR",
+    Outcome.NODE_FAILED: "NF",
+    Outcome.NEVER_STARTED: "BF",
+}
+
+
 class ChargeRow(Struct, frozen=True):
     """Whose entitlement an allocation counts on, in GPUs."""
 
@@ -231,9 +240,9 @@ def display_state(job: Job) -> tuple[str, str]:
     if live is not None:
         return _ACTIVE_WORDS[live.state]
     code = _STATE_CODES[job.state]
-    last = job.attempts[-1].outcome if job.attempts else None
-    if job.state in (JobState.FAILED, JobState.CANCELLED) and last is not None:
-        code = _OUTCOME_CODES.get(last, code)
+    last = job.attempts[-1] if job.attempts else None
+    if job.is_terminal and last is not None and last.ended_ms == job.ended_ms:  # it ended with that attempt
+        code = _ENDED_CODES.get(last.outcome, code)
     return job.state.value, code
 
 
