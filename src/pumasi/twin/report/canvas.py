@@ -7,34 +7,61 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from math import floor, log10
 
-STYLE = """
-svg { --ground: #ffffff; --ink: #1a1a1a; --faint: #595959; --grid: #d9d9d9; --home: #0072b2; --lent: #e69f00;
---idle: #e4e4e4; --down: #7a0c0c; --borrowed: #1a1a1a; --c0: #d55e00; --c1: #0072b2; --c2: #007a5a; --c3: #b0468a;
---c4: #a87900; --c5: #3b8fc2; --c6: #1a1a1a; --c7: #7f7f7f; background: var(--ground);
-font-family: system-ui, "DejaVu Sans", "Noto Sans", sans-serif; }
-@media (prefers-color-scheme: dark) { svg { --ground: #16181d; --ink: #f0f0f0; --faint: #b8b8b8; --grid: #3a3d45;
---home: #3f9bd6; --lent: #e69f00; --idle: #34373f; --down: #ff8080; --borrowed: #ffffff; --c0: #ff8a4c; --c1: #56b4e9;
---c2: #2fcf9f; --c3: #e58cc4; --c4: #f0c040; --c5: #9fd4f5; --c6: #ffffff; --c7: #a0a0a0; } }
-@media print { svg { --ground: #ffffff; --ink: #000000; --faint: #404040; --grid: #cccccc; --home: #0072b2;
---lent: #e69f00; --idle: #e4e4e4; --down: #7a0c0c; --borrowed: #000000; --c0: #d55e00; --c1: #0072b2; --c2: #007a5a;
---c3: #b0468a; --c4: #a87900; --c5: #3b8fc2; --c6: #000000; --c7: #7f7f7f;
-print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
-text { fill: var(--ink); font-size: 12px; }
-.title { font-size: 14px; font-weight: 600; }
-.faint { fill: var(--faint); font-size: 11px; }
-.grid { stroke: var(--grid); stroke-width: 1; }
-.axis { stroke: var(--faint); stroke-width: 1; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+# Classes and their colours, by day and by night. They are no variables: not everything that draws SVG knows those.
+_FILLS = {
+    "ground": ("#ffffff", "#16181d"),
+    "home": ("#0072b2", "#3f9bd6"),
+    "lent": ("#e69f00", "#e69f00"),
+    "idle": ("#e4e4e4", "#34373f"),
+    "down": ("#7a0c0c", "#ff8080"),
+}
+_LINES = (
+    ("#d55e00", "#ff8a4c"),
+    ("#0072b2", "#56b4e9"),
+    ("#007a5a", "#2fcf9f"),
+    ("#b0468a", "#e58cc4"),
+    ("#a87900", "#f0c040"),
+    ("#3b8fc2", "#9fd4f5"),
+    ("#1a1a1a", "#ffffff"),
+    ("#7f7f7f", "#a0a0a0"),
+)
+_DASHES = ("none", "7 3", "2 3", "10 3 2 3", "5 2 1 2 1 2", "1 2", "12 4", "3 6")
+COLOURS = len(_LINES)
+
+
+def _theme(night: int) -> str:
+    ink, faint, grid = (("#1a1a1a", "#595959", "#d9d9d9"), ("#f0f0f0", "#b8b8b8", "#3a3d45"))[night]
+    rules = [f".{name} {{ fill: {colours[night]}; }}" for name, colours in _FILLS.items()]
+    rules += [f"text {{ fill: {ink}; }} .faint {{ fill: {faint}; }} .grid {{ stroke: {grid}; }}"]
+    rules += [f".own {{ stroke: {ink}; }}"]
+    for index, colours in enumerate(_LINES):
+        rules.append(f".c{index} {{ stroke: {colours[night]}; }} .k{index} {{ fill: {colours[night]}; }}")
+    return "\n".join(rules)
+
+
+def _style() -> str:
+    dashes = "\n".join(f".c{index} {{ stroke-dasharray: {dash}; }}" for index, dash in enumerate(_DASHES))
+    return f"""
+svg {{ font-family: system-ui, "DejaVu Sans", "Noto Sans", sans-serif; print-color-adjust: exact; }}
+text {{ font-size: 12px; }} .title {{ font-size: 14px; font-weight: 600; }} .faint {{ font-size: 11px; }}
+.line {{ fill: none; stroke-width: 2; stroke-linejoin: round; }}
+.own {{ stroke-width: 1.2; }} .half {{ opacity: 0.55; }}
+{dashes}
+{_theme(0)}
+@media screen and (prefers-color-scheme: dark) {{
+{_theme(1)}
+}}
 """
-DASHES = ("", "7 3", "2 3", "10 3 2 3", "5 2 1 2 1 2", "1 2", "12 4", "3 6")
-COLOURS = tuple(f"var(--c{index})" for index in range(8))
+
+
+STYLE = _style()
 
 Point = tuple[float, float]
 
 
 def look(index: int) -> str:
-    """Stroke attributes of the line with this number."""
-    return f'stroke="{COLOURS[index % len(COLOURS)]}" stroke-dasharray="{DASHES[index % len(DASHES)]}"'
+    """The class of the line with this number."""
+    return f"line c{index % COLOURS}"
 
 
 def text(x: float, y: float, words: str, style: str = "", anchor: str = "start") -> str:
@@ -42,14 +69,14 @@ def text(x: float, y: float, words: str, style: str = "", anchor: str = "start")
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def line(points: Iterable[Point], attributes: str) -> str:
+def line(points: Iterable[Point], style: str) -> str:
     """A line through points."""
-    return f'<polyline class="line" points="{_points(points)}" {attributes}/>'
+    return f'<polyline class="{style}" points="{_points(points)}"/>'
 
 
-def area(points: Iterable[Point], fill: str, words: str = "") -> str:
+def area(points: Iterable[Point], attributes: str, words: str = "") -> str:
     """A filled shape, with words that show when it is pointed at."""
-    return f'<polygon points="{_points(points)}" fill="{fill}"><title>{escape(words)}</title></polygon>'
+    return f'<polygon points="{_points(points)}" {attributes}><title>{escape(words)}</title></polygon>'
 
 
 def _points(points: Iterable[Point]) -> str:
@@ -60,7 +87,8 @@ def svg(width: int, height: int, label: str, parts: Iterable[str]) -> str:
     """A whole picture; `label` says what it shows to those who cannot see it."""
     box = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{escape(label)}">'
-    return "\n".join([opening, f"<style>{STYLE}</style>", *parts, "</svg>", ""])
+    ground = f'<rect class="ground" width="{width}" height="{height}"/>'
+    return "\n".join([opening, f"<style>{STYLE}</style>", ground, *parts, "</svg>", ""])
 
 
 class Frame:
@@ -134,16 +162,16 @@ def number(value: float) -> str:
 
 
 def legend(x: float, y: float, entries: Sequence[tuple[str, str]], width: float) -> tuple[list[str], float]:
-    """Names with their lines or boxes (SVG attributes), broken at a width; returns the foot too."""
+    """Names with their lines (classes) or boxes (attributes), broken at a width; returns the foot too."""
     parts, left = [], x
-    for words, attributes in entries:
+    for words, style in entries:
         need = 34 + 7.2 * len(words)
         if left > x and left + need > x + width:
             left, y = x, y + 18
-        if attributes.startswith("fill"):
-            parts.append(f'<rect x="{left:.1f}" y="{y - 9:.1f}" width="18" height="10" {attributes}/>')
+        if style.startswith("line"):
+            parts.append(line(((left, y - 4), (left + 22, y - 4)), style))
         else:
-            parts.append(line(((left, y - 4), (left + 22, y - 4)), attributes))
+            parts.append(f'<rect x="{left:.1f}" y="{y - 9:.1f}" width="18" height="10" {style}/>')
         parts.append(text(left + 27, y, words))
         left += need
     return parts, y

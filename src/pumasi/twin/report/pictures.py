@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from pumasi.model.fleet import FleetPlan, Stage, stage_of
 from pumasi.plans.picture import STAGE_COLOURS
@@ -61,8 +62,8 @@ def _head(title: str, below: str, entries: Sequence[tuple[str, str]]) -> list[st
 def utilisation(measures: Measures, titles: Mapping[str, str]) -> str:
     """What each owner's entitlement did over time: home, lent, idle, down; the line is all the owner's jobs used."""
     owners = main_owners(measures)
-    entries = [(kind, f'fill="var(--{kind})"') for kind in KINDS]
-    entries.append(("used by the owner, borrowed GPUs included", 'stroke="var(--borrowed)"'))
+    entries = [(kind, f'class="{kind}"') for kind in KINDS]
+    entries.append(("used by the owner, borrowed GPUs included", "line own"))
     below = f"GPUs, rules {measures.rules}, seed {measures.seed}"
     parts = _head("Whose GPUs did what", below, entries)
     for index, owner in enumerate(owners):
@@ -83,15 +84,12 @@ def _usage_panel(measures: Measures, owner: str, title: str, left: int, top: int
         ceiling = [low + value / bucket for low, value in zip(floor, getattr(series, kind), strict=True)]
         shape = [(frame.x(at), frame.y(value)) for at, value in zip(times, ceiling, strict=True)]
         shape += [(frame.x(at), frame.y(value)) for at, value in reversed(list(zip(times, floor, strict=True)))]
-        parts.append(area(shape, f"var(--{kind})", f"{title}: {kind}"))
+        parts.append(area(shape, f'class="{kind}"', f"{title}: {kind}"))
         floor = ceiling
     parts += frame.y_ticks(round_ticks(0, high))
     parts += frame.x_ticks(day_ticks(measures.from_ms, measures.until_ms))
-    parts.append(line([(frame.x(at), frame.y(value)) for at, value in zip(times, used, strict=True)], _OWN_USE))
+    parts.append(line([(frame.x(at), frame.y(value)) for at, value in zip(times, used, strict=True)], "line own"))
     return parts
-
-
-_OWN_USE = 'stroke="var(--borrowed)" style="stroke-width:1.2"'
 
 
 # --- waits -----------------------------------------------------------------------------------------------------------
@@ -145,7 +143,7 @@ def reclaim_picture(runs: Sequence[Measures]) -> str:
     for (promised, took), count in sorted(kept.items()):
         radius = 1.5 + min(6, count**0.5 / 4)
         place = f'cx="{frame.x(promised):.1f}" cy="{frame.y(took):.1f}" r="{radius:.1f}"'
-        parts.append(f'<circle {place} fill="var(--c1)" fill-opacity="0.6"><title>{count} of {took} s</title></circle>')
+        parts.append(f'<circle class="k1 half" {place}><title>{count} of {took} s</title></circle>')
     return svg(620, 410, "Reclaims: taken against promised", parts)
 
 
@@ -187,7 +185,7 @@ def _bands(
             thick = loans[lender].get(borrower, 0) * scale
             if thick > 0:
                 words = f"{lender} to {borrower}: {number(loans[lender][borrower] / 3_600_000)} GPU-hours"
-                parts.append(_band(left_now[row], right_now[column], thick, COLOURS[row % len(COLOURS)], words))
+                parts.append(_band(left_now[row], right_now[column], thick, row % COLOURS, words))
                 left_now[row] += thick
                 right_now[column] += thick
     for names, ats, nows, x, anchor in (
@@ -207,12 +205,12 @@ def _stack(sizes: list[float]) -> list[float]:
     return found
 
 
-def _band(left: float, right: float, thick: float, colour: str, words: str) -> str:
+def _band(left: float, right: float, thick: float, colour: int, words: str) -> str:
     path = (
         f"M260 {left:.1f} C480 {left:.1f} 480 {right:.1f} 700 {right:.1f} V{right + thick:.1f} "
         f"C480 {right + thick:.1f} 480 {left + thick:.1f} 260 {left + thick:.1f} Z"
     )
-    return f'<path d="{path}" fill="{colour}" fill-opacity="0.55"><title>{words}</title></path>'
+    return f'<path class="k{colour} half" d="{path}"><title>{escape(words)}</title></path>'
 
 
 # --- credit and stages -----------------------------------------------------------------------------------------------
@@ -258,7 +256,7 @@ def capacity_by_stage(plan: FleetPlan) -> str:
         ceiling = [low + value for low, value in zip(floor, gpus, strict=True)]
         shape = [(frame.x(at), frame.y(value)) for (at, _, _), value in zip(ticks, ceiling, strict=True)]
         shape += [(frame.x(at), frame.y(value)) for (at, _, _), value in reversed(list(zip(ticks, floor, strict=True)))]
-        parts.append(area(shape, STAGE_COLOURS[stage], stage.value))
+        parts.append(area(shape, f'fill="{STAGE_COLOURS[stage]}"', stage.value))
         floor = ceiling
     parts += frame.y_ticks(round_ticks(0, floor[-1]))
     parts += frame.x_ticks([(at, label) for at, _, label in ticks if label])
