@@ -16,8 +16,8 @@ HEAD = """# The complaints museum
 <!-- Written by scripts/write_museum.py from tests/museum/*.txt. Change a script, then run `make docs`. -->
 
 What users of other schedulers report, reproduced as a small fleet with its jobs and failures, and what Pumasi does in
-the same place. Each exhibit is a script with its transcript, replayed by the tests; every plan in it is judged and every
-state checked. How the decisions come about: [How Pumasi decides](concepts/scheduling.md). The transcripts show
+the same place. Each exhibit is a script with its transcript, replayed by the tests; every plan in it is judged and
+every state checked. How the decisions come about: [How Pumasi decides](concepts/scheduling.md). The transcripts show
 decisions, not speed.
 """
 

@@ -12,6 +12,7 @@ from pumasi.events import facts
 from pumasi.events.codec import decode, encode
 from pumasi.events.facts import Event
 from pumasi.model.ids import JobId
+from pumasi.model.jobs import StopCause
 from pumasi.state import snapshot
 from pumasi.testing.builders import state_of
 from pumasi.testing.harness import Harness
@@ -87,7 +88,7 @@ def test_nobody_is_evicted_from_home(fleet: list[Event], story: list[Step]) -> N
     for fact in harness.log:
         if isinstance(fact, facts.AttemptPlaced | facts.AllocationRecharged):
             charges[fact.job] = tuple(charge.owner for charge in fact.charges)
-        if isinstance(fact, facts.StopOrdered) and fact.by == "scheduler":
+        if isinstance(fact, facts.StopOrdered) and fact.cause is StopCause.RECLAIM:
             assert any(owner != queue_owner_of(harness, fact.job) for owner in charges[fact.job])
 
 

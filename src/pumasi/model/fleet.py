@@ -152,6 +152,13 @@ class Quota(Struct, frozen=True, kw_only=True):
     lending_limit: int | None = None
 
 
+class Preemption(StrEnum):
+    """Whether waiting work of a queue may stop running work of lower priority in it and below it."""
+
+    NEVER = "never"
+    LOWER_PRIORITY = "lower_priority"
+
+
 class Queue(Struct, frozen=True, kw_only=True):
     """A node in an owner's tree of groups and projects. The root queue has the owner's id and its entitlements."""
 
@@ -160,6 +167,7 @@ class Queue(Struct, frozen=True, kw_only=True):
     weight: int = 1
     industry: str = ""
     quotas: dict[PoolId, Quota] = {}
+    preemption: Preemption = Preemption.NEVER
 
 
 class Policy(Struct, frozen=True, kw_only=True):

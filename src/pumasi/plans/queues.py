@@ -8,8 +8,9 @@ the parent exactly.
 from collections.abc import Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from pumasi.model.fleet import Queue, Quota
+from pumasi.model.fleet import Preemption, Queue, Quota
 from pumasi.model.ids import OwnerId, PoolId, QueueId, is_queue_path
 from pumasi.plans.problems import quoted, suggestion
 from pumasi.plans.section import PERCENT_UNIT, Section
@@ -61,6 +62,7 @@ def _queue(path: QueueId, section: Section, *, is_root: bool = False) -> QueueDr
         title=section.text("title", path.rpartition("/")[2]),
         weight=section.integer("weight", 1, minimum=1, maximum=_WEIGHT_LIMIT),
         industry=section.text("industry", ""),
+        preemption=section.choice("preemption", Preemption, Preemption.NEVER),
     )
     common, single = (_root_ask(section), {}) if is_root else (_common_ask(section), _single_asks(section))
     children = [_queue(f"{path}/{name}", inner) for name, inner in section.sections("children")]
@@ -120,7 +122,7 @@ def settle(root: QueueDraft, entitled: dict[PoolId, int]) -> Iterator[Queue]:
 
 def _settle(draft: QueueDraft, quotas: dict[PoolId, Quota]) -> Iterator[Queue]:
     queue = draft.queue
-    yield Queue(id=queue.id, title=queue.title, weight=queue.weight, industry=queue.industry, quotas=quotas)
+    yield replace(queue, quotas=quotas)
     nominal = {pool: quota.nominal for pool, quota in quotas.items()}
     _check_shares(draft)
     by_child: list[dict[PoolId, Quota]] = [{} for _ in draft.children]

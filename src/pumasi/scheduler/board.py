@@ -127,6 +127,14 @@ class Board:
             return NO_LIMIT
         return powered - self.state.occupancy[pool].capacity_gpus + self.free(pool).free_gpus
 
+    def ending_home(self, owner: OwnerId, pool: PoolId) -> int:
+        """GPUs of an owner's entitlement that its own stopping jobs will leave."""
+        tenants, jobs = self.tenants(pool), self.state.jobs
+        charges = [
+            charge for job in tenants.stopping if jobs[job].owner == owner for charge in tenants.charges(jobs[job])
+        ]
+        return sum(charge.gpus for charge in charges if charge.owner == owner)
+
     def has_power(self, reservation: Reservation) -> bool:
         """True if a reservation may start: power carries it beside all that is in use."""
         powered = self.state.powered.get(reservation.pool, NO_LIMIT)

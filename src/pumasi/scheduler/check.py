@@ -20,10 +20,11 @@ from pumasi.events.facts import (
     ReservationState,
     StopOrdered,
 )
-from pumasi.model.fleet import Stage
+from pumasi.model.fleet import QueueOrder, Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
 from pumasi.scheduler.check_power import beyond_power, power_left, stopped_for_power, usable
+from pumasi.scheduler.check_preempt import ending_home, is_preempted, needless, preempted
 from pumasi.scheduler.plan import Plan
 from pumasi.state import snapshot
 from pumasi.state.fleet_state import FleetState
@@ -34,6 +35,9 @@ from pumasi.state.machines import IllegalTransition
 from pumasi.state.records import Job
 
 Gpu = tuple[str, int, int]  # pool, node, GPU
+
+
+_JUDGES = {StopCause.POWER: stopped_for_power, StopCause.PREEMPT: preempted}
 
 
 class _Seen(Struct):
@@ -88,7 +92,7 @@ def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
             yield from _reserved(copy, event, seen)
         case StopOrdered():
             seen.victims.setdefault(event.claimant, []).append(event.job)
-            yield from (stopped_for_power if event.cause is StopCause.POWER else _stopped)(copy, event)
+            yield from _JUDGES.get(event.cause, _stopped)(copy, event)
         case AllocationRecharged():
             job = copy.jobs[event.job]
             yield from _charged(copy, job, job.attempts[-1].pool, event.charges, job.attempts[-1].charges, event.at_ms)
@@ -229,8 +233,8 @@ def _reserved(state: FleetState, event: ReservationMade, seen: _Seen) -> Iterato
     """Reserved GPUs are free or coming free in time, held by nobody else, and within the owner's entitlement."""
     job = state.jobs[event.job]
     yield from sit(state, job.spec, event.pool, event.spans)
-    account = state.books[event.pool][job.owner]
-    if account.due - account.home - account.promised < job.spec.gpus:
+    account, ending = state.books[event.pool][job.owner], ending_home(state, job.owner, event.pool)
+    if account.due - account.home - account.promised + ending < job.spec.gpus:
         yield f"job {job.id} reserves {job.spec.gpus} GPUs beyond {job.owner}'s account {account}"
     if event.charges != (Charge(job.owner, job.spec.gpus),) or event.asked_ms != job.waiting_since_ms:
         yield f"{event} is not on its owner's account since it waits"
@@ -251,7 +255,11 @@ def _needed(state: FleetState, event: ReservationMade, victims: list[int]) -> It
     active = [state.jobs[job] for job in state.active[event.pool] if state.jobs[job].owner != owner]
     lent = sum(_lent_by(owner, job) for job in active if job.attempts[-1].stop is None)
     holders = {state.occupancy[pool].holder(node, gpu): None for pool, node, gpu in _gpus(event.pool, event.spans)}
+    within = [victim for victim in victims if is_preempted(state.jobs[victim])]
+    yield from needless(state, event, within, holders)
     for victim in victims:
+        if victim in within:
+            continue
         if victim not in holders and lent + _lent_by(owner, state.jobs[victim]) <= room:
             yield f"job {victim} is stopped for job {event.job} and need not be"
 
@@ -319,11 +327,19 @@ def idle_for_waiting(state: FleetState, now_ms: int, *, may_borrow: bool) -> Ite
     with_quotas = _with_quotas(state)
     for job in state.jobs.values():
         waits = job.state is JobState.WAITING and job.id not in state.reservations
-        if not waits or job.spec.begin_at_ms > now_ms or job.owner in with_quotas:
+        if not waits or job.spec.begin_at_ms > now_ms or job.owner in with_quotas or not _has_turn(state, job, now_ms):
             continue
         for pool in state.pools:
             if _could_start(state, job, pool, now_ms, may_borrow=may_borrow):
                 yield f"job {job.id} waits and could start in {pool}"
+
+
+def _has_turn(state: FleetState, job: Job, now_ms: int) -> bool:
+    """True unless the job's queue keeps strict order and one that could have a turn stands before it."""
+    queue = state.queues[job.spec.queue]
+    ahead = [state.jobs[number] for order, number in queue.waiting if (order, number) < job.order]
+    is_blocked = any(other.id not in state.reservations and other.spec.begin_at_ms <= now_ms for other in ahead)
+    return queue.declared.order is QueueOrder.BEST_EFFORT or not is_blocked
 
 
 def _with_quotas(state: FleetState) -> dict[str, None]:

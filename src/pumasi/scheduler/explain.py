@@ -64,6 +64,18 @@ class WhyWaiting(Mapping[JobId, Reasons]):
         found = {job: self._explain(board.state.jobs[job]) for job in waiting}
         return {job: reasons for job, reasons in found.items() if reasons is not None}
 
+    def _blocking(self, job: Job) -> JobId | None:
+        """The job that blocks this one in a queue of strict order, if one does."""
+        board = self._board
+        if job.spec.queue not in board.rules.strict:
+            return None
+        for _, other in board.state.queues[job.spec.queue].waiting:
+            if other == job.id:
+                return None
+            if not board.is_settled(other) and board.state.jobs[other].spec.begin_at_ms <= board.now_ms:
+                return other
+        return None
+
     def _explain(self, job: Job) -> Reasons | None:
         """Jobs with the same demand share an answer; in owners with quotas, those of a queue do."""
         if job.state is not JobState.WAITING:
@@ -73,6 +85,9 @@ class WhyWaiting(Mapping[JobId, Reasons]):
             return _reclaiming(job, reservation)
         if job.spec.begin_at_ms > self._board.now_ms:
             return _not_yet(job)
+        ahead = self._blocking(job)
+        if ahead is not None:
+            return _behind(ahead)
         demand = self._board.rules.demand_of(job.owner, job.spec)
         if not demand.has_quotas:
             if demand not in self._shared:
@@ -84,13 +99,18 @@ class WhyWaiting(Mapping[JobId, Reasons]):
         return self._by_queue[key]
 
 
+def _behind(ahead: JobId) -> Reasons:
+    detail, would_start = f"its queue keeps strict order, and job {ahead} stands before it", f"job {ahead} starting"
+    return Reasons((Reason(_C.QUEUE_ORDER, "", detail, would_start),), would_start)
+
+
 def _not_yet(job: Job) -> Reasons:
     reason = Reason(_C.BEGIN_TIME, "", "the job asks to begin later", "its begin time")
     return Reasons((reason,), reason.would_start, job.spec.begin_at_ms)
 
 
 def _reclaiming(job: Job, reservation: Reservation) -> Reasons:
-    detail = f"{job.spec.gpus} GPUs are reserved for the job; borrowers have been given notice and hand them back"
+    detail = f"{job.spec.gpus} GPUs are reserved for the job; those who use them have been given notice"
     would_start = "the end of the notice"
     return Reasons(
         (Reason(_C.RECLAIMING, reservation.pool, detail, would_start),), would_start, reservation.due_ms

@@ -16,6 +16,7 @@ from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
 from pumasi.scheduler.power import settle_power
+from pumasi.scheduler.preempt import preempt_pass
 from pumasi.scheduler.reservations import settle_reservations
 from pumasi.scheduler.rooms import may_have_room
 from pumasi.scheduler.rules import Rules
@@ -138,6 +139,7 @@ class Planner:
             tree.refill()
         settle_power(board)
         borrow_pass(board, trees)
+        preempt_pass(board)
         return trees
 
     def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:

@@ -15,6 +15,7 @@ from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import StopCause
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.loans import lost_gpu_milliseconds
+from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.state.records import Job
 
 NOTICE_MS = 300_000  # where no moment is set by which the power must be down
@@ -33,6 +34,12 @@ def settle_power(board: Board) -> None:
     for pool in board.state.pools if powered else ():
         if pool in powered:
             _settle(board, pool, powered[pool])
+
+
+def spare_gpus(board: Board, pool: PoolId) -> int:
+    """GPUs that power carries beside what will still run when all that is stopping has stopped."""
+    powered = board.state.powered.get(pool)
+    return NO_LIMIT if powered is None else -_load(board, pool, powered).over
 
 
 def _settle(board: Board, pool: PoolId, powered: int) -> None:

@@ -22,7 +22,8 @@ def _is_sound(board: Board, reservation: Reservation) -> bool:
         return False
     account = board.account(job.owner, reservation.pool)
     states = board.state.occupancy[reservation.pool].node_states
-    return account.due - account.home >= job.spec.gpus and not any(
+    staying = account.home - board.ending_home(job.owner, reservation.pool)
+    return account.due - staying >= job.spec.gpus and not any(
         states.get(node, NodeState.UP) is not NodeState.UP
         for span in reservation.spans if states
         for node in range(span.first, span.first + span.nodes)
@@ -39,21 +40,21 @@ def _is_clear(board: Board, reservation: Reservation) -> bool:
 
 
 def _start_or_wait(board: Board, reservation: Reservation) -> None:
-    """Its GPUs are free. It starts unless its entitlement is still lent; if no loan is ending, it must ask anew."""
+    """Its GPUs are free. It starts unless its entitlement is still in use; if nothing there ends, it must ask anew."""
     job = board.state.jobs[reservation.job]
     account = board.account(job.owner, reservation.pool)
     if account.due - account.home - account.lent >= job.spec.gpus:
         board.start_reserved(job, reservation)
-    elif not _is_a_loan_ending(board, reservation):
+    elif not _is_any_ending(board, reservation):
         board.release(reservation)
 
 
-def _is_a_loan_ending(board: Board, reservation: Reservation) -> bool:
+def _is_any_ending(board: Board, reservation: Reservation) -> bool:
+    """True if some job that counts on the entitlement is stopping."""
     owner = board.state.jobs[reservation.job].owner
     state = board.state
     return any(
         attempt.stop is not None and any(charge.owner == owner for charge in attempt.charges)
         for job in state.active[reservation.pool]
         for attempt in state.jobs[job].attempts[-1:]
-        if state.jobs[job].owner != owner
     )

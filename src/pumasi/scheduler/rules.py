@@ -1,6 +1,7 @@
 """What only declarations change: worked out once, and kept by a planner until something is declared."""
 
-from pumasi.model.ids import OwnerId, PoolId, QueueId
+from pumasi.model.fleet import Preemption
+from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import JobSpec
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.quotas import QuotaRules
@@ -8,12 +9,15 @@ from pumasi.state.backlog import DemandKey, shape_key
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.lending import is_open
 
+_NEVER = Preemption.NEVER
+
 
 class Rules:
     """The declared side of the fleet, as cycles need it.
 
-    `with_quotas`: where an owner's queues have quotas. `position`: each queue's place in the order of declaration.
-    `entitled`: GPUs each owner is entitled to in all. `declarations`: the state's counter when this was worked out.
+    `preempting`: the queues whose waiting work may stop other work of theirs. `with_quotas`: where an owner's
+    queues have quotas. `position`: each queue's place in the order of declaration. `entitled`: GPUs each owner is
+    entitled to in all. `declarations`: the state's counter when this was worked out.
     """
 
     def __init__(self, state: FleetState) -> None:
@@ -25,6 +29,9 @@ class Rules:
         self.with_quotas = frozenset(
             (name.partition("/")[0], pool) for name, queue in state.queues.items() for pool in queue.declared.quotas
         )
+        preempting = {name: queue for name, queue in state.queues.items() if queue.declared.preemption is not _NEVER}
+        self.preempting = tuple(preempting)
+        self._preempting_owners = frozenset(queue_owner(name) for name in preempting)
         self.entitled: dict[OwnerId, int] = dict.fromkeys(state.owners, 0)
         for books in state.books.values():
             for owner, account in books.items():
@@ -43,7 +50,9 @@ class Rules:
         demand = self._demands.get(key)
         if demand is None:
             demand = self._demands[key] = Demand(self._state, key, spec)
-            demand.has_quotas = any((demand.owner, fit.pool) in self.with_quotas for fit in demand.fits)
+            demand.has_quotas = demand.owner in self._preempting_owners or any(
+                (demand.owner, fit.pool) in self.with_quotas for fit in demand.fits
+            )
         return demand
 
     def demand_of(self, owner: OwnerId, spec: JobSpec) -> Demand:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pumasi.events import facts
 from pumasi.events.facts import Event, NodeState
-from pumasi.model.fleet import Owner, OwnerKind, Pool, Queue, Quota, Site
+from pumasi.model.fleet import Owner, OwnerKind, Pool, Preemption, Queue, Quota, Site
 from pumasi.model.hostlist import compress
 from pumasi.model.jobs import Charge, JobState, Level, Outcome, StopCause, Topology
 from pumasi.scheduler.eligibility import eligible, never_admissible
@@ -103,8 +103,9 @@ class Player:
 
     def _queue(self, words: list[str], options: Options) -> list[str]:
         weight = int(options.pop("weight", "1"))
+        preemption = Preemption.LOWER_PRIORITY if options.pop("preempts", "") == "yes" else Preemption.NEVER
         quotas = {name: _quota(text) for name, text in options.items()}
-        self._queues.append(Queue(id=words[0], weight=weight, quotas=quotas))
+        self._queues.append(Queue(id=words[0], weight=weight, quotas=quotas, preemption=preemption))
         return []
 
     # --- happening ---------------------------------------------------------------------------------------------------

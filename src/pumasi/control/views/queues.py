@@ -24,6 +24,7 @@ class QueueRow(Struct, frozen=True, kw_only=True):
     children: tuple[str, ...]
     weight: int
     industry: str
+    preemption: str
     quotas: dict[str, QuotaRow]
     in_use: dict[str, int]
     gpus_in_use: int
@@ -43,6 +44,7 @@ def queue_row(state: FleetState, queue: QueueId) -> QueueRow:
         children=tuple(record.children),
         weight=declared.weight,
         industry=declared.industry,
+        preemption=declared.preemption,
         quotas={
             pool: QuotaRow(quota.nominal, quota.borrowing_limit, quota.lending_limit)
             for pool, quota in declared.quotas.items()

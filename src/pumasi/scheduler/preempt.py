@@ -1,0 +1,181 @@
+"""Preemption inside an owner, where a queue asks for it: waiting work stops running work of lower priority in it.
+
+It comes last in a cycle, for what found no room at home nor on loan. The victims are home work of the same owner, in
+the queue that asks for it or below, each of strictly lower priority: the lowest first, then who loses least work, no
+more than shape and entitlement need. They get the notice and the protected time of their own owner's contract; what
+they leave is reserved, as for a reclaim. Nothing is taken from other owners.
+"""
+
+from collections.abc import Callable, Iterator
+from heapq import merge
+
+from msgspec import Struct
+
+from pumasi.events.facts import NodeState
+from pumasi.model.ids import PoolId, QueueId
+from pumasi.model.jobs import Span, StopCause
+from pumasi.scheduler.board import Board
+from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.loans import kill_at_by_contract_ms, lost_gpu_milliseconds
+from pumasi.scheduler.placement import find
+from pumasi.scheduler.power import spare_gpus
+from pumasi.scheduler.shapes import Fit
+from pumasi.state.freemap import FreeMap
+from pumasi.state.records import Job
+
+LOOKS_MAX = 64  # different needs that one queue may ask for in a cycle
+
+
+class _Room(Struct, frozen=True):
+    """One way to make room: who stops, and where the claimant will sit. `lost`: their GPU-milliseconds of work."""
+
+    pool: PoolId
+    spans: tuple[Span, ...]
+    victims: tuple[Job, ...]
+    lost: int
+
+
+def preempt_pass(board: Board) -> None:
+    """Make room for waiting work in the queues that preempt."""
+    for queue in board.rules.preempting:
+        refused: dict[tuple[Demand, QueueId], Job] = {}
+        for job in _waiting(board, queue):
+            demand = board.rules.demand_of(job.owner, job.spec)
+            key = (demand, job.spec.queue)
+            if key not in refused and not _preempt(board, queue, job, demand):
+                refused[key] = job
+                if len(refused) >= LOOKS_MAX:
+                    break
+        if refused:
+            _look_again(board, next(iter(refused.values())))
+
+
+def _look_again(board: Board, first: Job) -> None:
+    """What was placed in this very cycle can be no victim in it, and in the next it can."""
+    placed = (board.state.jobs[job] for job in board.placed)
+    if any(job.owner == first.owner and job.spec.priority < first.spec.priority for job in placed):
+        board.look_again_ms = board.now_ms
+
+
+def _waiting(board: Board, queue: QueueId) -> Iterator[Job]:
+    """The waiting jobs of a queue and those below it that were not placed, the highest priority first."""
+    for _, job_id in merge(*_lines(board, queue)):
+        job = board.state.jobs[job_id]
+        if job_id not in board.placed and job_id not in board.reserved and job.spec.begin_at_ms <= board.now_ms:
+            yield job
+
+
+def _lines(board: Board, queue: QueueId) -> Iterator[list[tuple[int, int]]]:
+    record = board.state.queues[queue]
+    if record.waiting:
+        yield record.waiting
+    for child in record.children:
+        yield from _lines(board, child)
+
+
+def _preempt(board: Board, scope: QueueId, job: Job, demand: Demand) -> bool:
+    rooms = [room for fit in demand.home_fits if (room := _room(board, scope, job, fit)) is not None]
+    if not rooms:
+        return False
+    best = min(rooms, key=lambda room: room.lost)
+    contract = board.state.owners[job.owner].declared.lending
+    for victim in best.victims:
+        kill_at_ms = kill_at_by_contract_ms(board, victim.attempts[-1], job.owner)
+        board.stop(victim, kill_at_ms, job.id, StopCause.PREEMPT)
+    board.reserve(job, best.pool, best.spans, board.now_ms + contract.reclaim_window_seconds * 1000)
+    return True
+
+
+# --- who must go -----------------------------------------------------------------------------------------------------
+
+
+def _room(board: Board, scope: QueueId, job: Job, fit: Fit) -> _Room | None:
+    candidates = _candidates(board, scope, job, fit.pool) if board.is_connected(fit.pool) else []
+    branch = board.free(fit.pool).branch()
+    chosen = _enough(board, job, fit, candidates, branch)
+    victims = _pruned(board, job, fit, chosen, branch)
+    spans = find(branch, fit.need)
+    if not victims or spans is None:
+        return None
+    return _Room(fit.pool, spans, tuple(victims), sum(lost_gpu_milliseconds(board, victim) for victim in victims))
+
+
+def _candidates(board: Board, scope: QueueId, job: Job, pool: PoolId) -> list[Job]:
+    """Who may be stopped for the job, the first to go first."""
+    stopping, anchor = board.tenants(pool).stopping, _anchor(board, job.spec.queue, pool)
+    found = []
+    for other_id in board.state.active[pool]:
+        other = board.state.jobs[other_id]
+        queue = other.spec.queue
+        lesser = other.spec.priority < job.spec.priority and other_id not in stopping and _is_home(board, other)
+        within = queue == scope or queue.startswith(f"{scope}/")
+        if lesser and within and _anchor(board, queue, pool) == anchor:
+            found.append(other)
+    return sorted(found, key=lambda other: (other.spec.priority, lost_gpu_milliseconds(board, other), other.id))
+
+
+def _anchor(board: Board, queue: QueueId, pool: PoolId) -> QueueId:
+    """The nearest queue, from this one upwards, that has a quota in the pool, or the root.
+
+    Work makes room for other work under the same quota; whether it does elsewhere depends on what the quotas lend.
+    """
+    queues = board.state.queues
+    while pool not in queues[queue].declared.quotas and (parent := queues[queue].parent) is not None:
+        queue = parent
+    return queue
+
+
+def _is_home(board: Board, job: Job) -> bool:
+    return all(charge.owner == job.owner for charge in board.tenants(job.attempts[-1].pool).charges(job))
+
+
+def _missing(board: Board, job: Job, pool: PoolId) -> int:
+    """GPUs that must come free, beside those that do already, before entitlement, quotas and power carry the job."""
+    ending = board.ending_home(job.owner, pool)
+    room = board.home_room(job, pool) + (ending if board.quotas(job.owner, pool) is None else _ending(board, job, pool))
+    return job.spec.gpus - min(room, board.account(job.owner, pool).idle + ending, spare_gpus(board, pool))
+
+
+def _ending(board: Board, job: Job, pool: PoolId) -> int:
+    """GPUs of home work under the same quota as the job that come free already."""
+    anchor, jobs = _anchor(board, job.spec.queue, pool), board.state.jobs
+    own = [jobs[other] for other in board.tenants(pool).stopping if jobs[other].owner == job.owner]
+    same = [other for other in own if _anchor(board, other.spec.queue, pool) == anchor and _is_home(board, other)]
+    return sum(other.spec.gpus for other in same)
+
+
+def _enough(board: Board, job: Job, fit: Fit, candidates: list[Job], branch: FreeMap) -> list[Job]:
+    """The first of them whose end makes room; none if even all together make none. The branch gets their GPUs."""
+    missing = _missing(board, job, fit.pool)
+    for number, victim in enumerate(candidates, 1):
+        _move(branch.give, board, victim)
+        missing -= victim.spec.gpus
+        is_worth_a_look = missing <= 0 and (number & (number - 1) == 0 or number == len(candidates))
+        if is_worth_a_look and find(branch, fit.need) is not None:
+            return candidates[:number]
+    return []
+
+
+def _pruned(board: Board, job: Job, fit: Fit, chosen: list[Job], branch: FreeMap) -> list[Job]:
+    """Those that the job does not do without, asked from the last to go; the branch keeps only their GPUs."""
+    missing = _missing(board, job, fit.pool) - sum(victim.spec.gpus for victim in chosen)
+    kept = []
+    for victim in reversed(chosen):
+        _move(branch.take, board, victim)
+        if missing + victim.spec.gpus > 0 or find(branch, fit.need) is None:
+            _move(branch.give, board, victim)
+            kept.append(victim)
+        else:
+            missing += victim.spec.gpus
+    return kept[::-1]
+
+
+def _move(step: Callable[[Span], None], board: Board, victim: Job) -> None:
+    """Give to a map, or take from it, the GPUs that a victim leaves to others: on sound nodes, and held by nobody."""
+    attempt = victim.attempts[-1]
+    tenants, states = board.tenants(attempt.pool), board.state.occupancy[attempt.pool].node_states
+    for span in attempt.spans:
+        for node in range(span.first, span.first + span.nodes):
+            mask = span.gpu_mask & ~tenants.held(node)
+            if mask and states.get(node, NodeState.UP) is NodeState.UP:
+                step(Span(node, 1, mask))
