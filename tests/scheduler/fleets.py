@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pumasi.events.facts import Event, LinkState, NodeState, OwnerDeclared, SiteConnected, SiteSilent
-from pumasi.model.fleet import CalendarWindow, Owner, OwnerKind, Policy, Pool, Preemption, Queue, Quota
+from pumasi.model.fleet import CalendarWindow, Owner, OwnerKind, Policy, Pool, Preemption, Queue, QueueOrder, Quota
 from pumasi.model.jobs import JobState, Level, Topology
 from pumasi.state.records import Job
 from pumasi.testing.builders import HGX, NVL72, fleet_facts, pool
@@ -54,6 +54,7 @@ def pools(draw: st.DrawFn) -> list[Pool]:
 
 
 preemptions = st.sampled_from((*(Preemption.NEVER for _ in range(4)), Preemption.LOWER_PRIORITY))
+orders = st.sampled_from((QueueOrder.BEST_EFFORT,) * 5 + (QueueOrder.STRICT,))
 
 
 @st.composite
@@ -69,7 +70,15 @@ def queues(draw: st.DrawFn, named: list[Pool]) -> list[Queue]:
                     borrowing_limit=draw(st.sampled_from((None, 0, 8))),
                     lending_limit=draw(st.sampled_from((None, 0, 4))),
                 )
-            found.append(Queue(id=path, weight=draw(st.integers(1, 3)), quotas=quotas, preemption=draw(preemptions)))
+            found.append(
+                Queue(
+                    id=path,
+                    weight=draw(st.integers(1, 3)),
+                    quotas=quotas,
+                    preemption=draw(preemptions),
+                    order=draw(orders),
+                )
+            )
     return found
 
 

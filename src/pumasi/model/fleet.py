@@ -159,6 +159,13 @@ class Preemption(StrEnum):
     LOWER_PRIORITY = "lower_priority"
 
 
+class QueueOrder(StrEnum):
+    """Whether a job that cannot start lets those behind it in its queue pass (as Kueue's queueing strategies)."""
+
+    BEST_EFFORT = "best_effort"
+    STRICT = "strict"
+
+
 class Queue(Struct, frozen=True, kw_only=True):
     """A node in an owner's tree of groups and projects. The root queue has the owner's id and its entitlements."""
 
@@ -168,6 +175,7 @@ class Queue(Struct, frozen=True, kw_only=True):
     industry: str = ""
     quotas: dict[PoolId, Quota] = {}
     preemption: Preemption = Preemption.NEVER
+    order: QueueOrder = QueueOrder.BEST_EFFORT
 
 
 class Policy(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pumasi.model.fleet import Preemption, Queue, Quota
+from pumasi.model.fleet import Preemption, Queue, QueueOrder, Quota
 from pumasi.model.ids import OwnerId, PoolId, QueueId, is_queue_path
 from pumasi.plans.problems import quoted, suggestion
 from pumasi.plans.section import PERCENT_UNIT, Section
@@ -63,6 +63,7 @@ def _queue(path: QueueId, section: Section, *, is_root: bool = False) -> QueueDr
         weight=section.integer("weight", 1, minimum=1, maximum=_WEIGHT_LIMIT),
         industry=section.text("industry", ""),
         preemption=section.choice("preemption", Preemption, Preemption.NEVER),
+        order=section.choice("order", QueueOrder, QueueOrder.BEST_EFFORT),
     )
     common, single = (_root_ask(section), {}) if is_root else (_common_ask(section), _single_asks(section))
     children = [_queue(f"{path}/{name}", inner) for name, inner in section.sections("children")]

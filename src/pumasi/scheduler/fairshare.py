@@ -22,14 +22,16 @@ Head = tuple[tuple[int, JobId], int]  # the next job of a file, and which file
 class File:
     """The jobs of one queue with one demand, in their order; `at`: the first that has not been placed.
 
-    `begin_ms`: the earliest begin time among those that may not begin yet.
+    In a queue of strict order all its jobs are in one file, and `demand` is that of the one at `at`. `begin_ms`: the
+    earliest begin time among those that may not begin yet.
     """
 
-    __slots__ = ("at", "begin_ms", "demand", "line")
+    __slots__ = ("at", "begin_ms", "demand", "is_strict", "line")
 
-    def __init__(self, demand: Demand, line: Line) -> None:
+    def __init__(self, demand: Demand, line: Line, *, is_strict: bool = False) -> None:
         self.demand = demand
         self.line = line
+        self.is_strict = is_strict
         self.at = 0
         self.begin_ms = NEVER_MS
 
@@ -61,11 +63,12 @@ class ShareNode:
         heads, refused, jobs = self.heads, self.refused, board.state.jobs
         while heads:
             (_, job_id), number = heads[0]
-            file = self.files[number]
+            file, job = self.files[number], jobs[job_id]
+            if file.is_strict:
+                file.demand = board.rules.demand_of(job.owner, job.spec)
             if file.demand.is_refused or file.demand in refused:
                 heappop(heads)
                 continue
-            job = jobs[job_id]
             if job.spec.begin_at_ms > board.now_ms:
                 file.begin_ms = min(file.begin_ms, job.spec.begin_at_ms)
             elif not board.is_settled(job_id):
@@ -106,16 +109,21 @@ class ShareTree:
         self._files: dict[QueueId, list[File]] = {}
         for demand in demands:
             for queue, line in board.state.backlogs.by_need[demand.key].lines.items():
-                self._files.setdefault(queue, []).append(File(demand, line))
+                if queue not in board.rules.strict:
+                    self._files.setdefault(queue, []).append(File(demand, line))
+                elif line[0] == (waiting := board.state.queues[queue].waiting)[0]:
+                    self._files[queue] = [File(demand, waiting, is_strict=True)]
         self._below = self._busy_children()
         self._nodes: dict[QueueId, ShareNode] = {}
-        self.root = self._grow(owner, None, 0)
-        self._count_reserved()
-        self.refill()
+        self.has_work = bool(self._files)
+        if self._files:
+            self.root = self._grow(owner, None, 0)
+            self._count_reserved()
+            self.refill()
 
     def refill(self) -> None:
         """Start a new pass over what is left."""
-        self.has_work = self.root.refill()
+        self.has_work = bool(self._files) and self.root.refill()
 
     def next(self) -> tuple[ShareNode, Turn] | None:
         """The leaf whose turn it is and its next job; None when the pass is over."""

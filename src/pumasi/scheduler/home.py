@@ -26,6 +26,8 @@ def home_pass(board: Board, tree: ShareTree) -> None:
 def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
     """Remember that the demand finds no room: for its queue, and for the whole owner unless a queue's limit is why."""
     leaf.refused.add(demand)
+    if leaf.queue in board.rules.strict:
+        leaf.heads.clear()
     demand.is_refused = not demand.has_quotas or not any(
         may_have_room(board, demand, fit) and board.is_queue_bound(job, fit.pool) for fit in demand.fits
     )

@@ -49,7 +49,7 @@ class Planner:
                 break
             whole.update(dict.fromkeys(late))
         self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
-        self._remember(trees)
+        self._remember(board, trees)
         return board
 
     def why_waiting(self, now_ms: int) -> WhyWaiting:
@@ -166,8 +166,11 @@ class Planner:
         tried = {file.demand for tree in trees for file in tree.files()}
         return [pool for pool in pools if any(demand not in tried for demand in self._by_pool[pool])]
 
-    def _remember(self, trees: list[ShareTree]) -> None:
+    def _remember(self, board: Board, trees: list[ShareTree]) -> None:
         """Put to sleep who found no room; who was placed to the last job is forgotten when the plan is folded."""
+        for job in (self.state.jobs[job] for job in board.placed) if self._rules.strict else ():
+            if job.spec.queue in self._rules.strict:
+                self._wake(self._rules.demand_of(job.owner, job.spec))  # more of it may stand behind who blocks now
         for tree in trees:
             left: dict[Demand, bool] = {}
             for file in tree.files():
@@ -177,7 +180,7 @@ class Planner:
                     heappush(self._begins, (file.begin_ms, self._began, file.demand))
                     left[file.demand] = True
             for demand, is_left in left.items():
-                if not is_left:
+                if not is_left or (demand.has_quotas and self._rules.strict):
                     self._wake(demand)
                 elif demand not in self._asleep:
                     self._sleep(demand)

@@ -32,6 +32,7 @@ class ReasonCode(StrEnum):
     OUTSIDE_LENDING_WINDOW = "outside_lending_window"
     # what changes from minute to minute
     BEGIN_TIME = "begin_time"
+    QUEUE_ORDER = "queue_order"
     SITE_NOT_CONNECTED = "site_not_connected"
     POWER_CAP = "power_cap"
     RECLAIMING = "reclaiming"
@@ -65,6 +66,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.LENDING_LIMIT: "QOSGrpGRES",
     _C.OUTSIDE_LENDING_WINDOW: "PartitionInactive",
     _C.BEGIN_TIME: "BeginTime",
+    _C.QUEUE_ORDER: "Priority",
     _C.SITE_NOT_CONNECTED: "PartitionDown",
     _C.POWER_CAP: "PowerNotAvail",
     _C.RECLAIMING: "Resources",

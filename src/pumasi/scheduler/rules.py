@@ -1,6 +1,6 @@
 """What only declarations change: worked out once, and kept by a planner until something is declared."""
 
-from pumasi.model.fleet import Preemption
+from pumasi.model.fleet import Preemption, QueueOrder
 from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import JobSpec
 from pumasi.scheduler.demand import Demand
@@ -10,14 +10,16 @@ from pumasi.state.fleet_state import FleetState
 from pumasi.state.lending import is_open
 
 _NEVER = Preemption.NEVER
+_STRICT = QueueOrder.STRICT
 
 
 class Rules:
     """The declared side of the fleet, as cycles need it.
 
-    `preempting`: the queues whose waiting work may stop other work of theirs. `with_quotas`: where an owner's
-    queues have quotas. `position`: each queue's place in the order of declaration. `entitled`: GPUs each owner is
-    entitled to in all. `declarations`: the state's counter when this was worked out.
+    `preempting`: the queues whose waiting work may stop other work of theirs. `strict`: those whose first job blocks
+    the rest. `with_quotas`: where an owner's queues have quotas. `position`: each queue's place in the order of
+    declaration. `entitled`: GPUs each owner is entitled to in all. `declarations`: the state's counter when this was
+    worked out.
     """
 
     def __init__(self, state: FleetState) -> None:
@@ -26,6 +28,7 @@ class Rules:
         self.half_life_ms = state.policy.usage_half_life_seconds * 1000
         self.position: dict[QueueId, int] = {name: place for place, name in enumerate(state.queues)}
         self.pool_position: dict[PoolId, int] = {pool: place for place, pool in enumerate(state.pools)}
+        self.strict = frozenset(name for name, queue in state.queues.items() if queue.declared.order is _STRICT)
         self.with_quotas = frozenset(
             (name.partition("/")[0], pool) for name, queue in state.queues.items() for pool in queue.declared.quotas
         )

@@ -1,0 +1,48 @@
+"""A queue of strict order: the first job that cannot start blocks those behind it, and nobody else."""
+
+from pumasi.events.facts import AttemptPlaced
+from pumasi.model.fleet import Queue, QueueOrder
+from pumasi.testing.builders import fleet_facts, owner, pool
+from pumasi.testing.harness import Harness
+
+
+def harness() -> Harness:
+    queues = [Queue(id="ant/x", order=QueueOrder.STRICT), Queue(id="ant/y")]
+    return Harness(fleet_facts([owner("ant")], [pool("p", {"ant": 64})], queues))
+
+
+def placed(fleet: Harness) -> list[int]:
+    return [event.job for event in fleet.tick().events if isinstance(event, AttemptPlaced)]
+
+
+def test_the_first_that_cannot_start_blocks_its_queue_alone() -> None:
+    fleet = harness()
+    running = fleet.submit("ant/x", 8)
+    assert placed(fleet) == [running]
+    gang, behind, other = fleet.submit("ant/x", 64), fleet.submit("ant/x", 8), fleet.submit("ant/y", 8)
+    assert placed(fleet) == [other]
+    assert fleet.plan.reasons[behind].first.code == "queue_order"
+    assert f"job {gang}" in fleet.plan.reasons[behind].first.detail
+    fleet.end(running)
+    assert placed(fleet) == []
+    fleet.end(other)
+    assert placed(fleet) == [gang]
+
+
+def test_whoever_stood_behind_a_blocker_goes_when_it_is_cancelled() -> None:
+    fleet = harness()
+    fleet.submit("ant/y", 8)
+    fleet.tick()
+    gang, behind = fleet.submit("ant/x", 64), fleet.submit("ant/x", 8)
+    assert placed(fleet) == []
+    fleet.cancel(gang)
+    assert placed(fleet) == [behind]
+
+
+def test_a_job_whose_begin_time_has_not_come_blocks_nobody() -> None:
+    fleet = harness()
+    later = fleet.submit("ant/x", 8, begin_at_ms=fleet.now_ms + 60_000)
+    behind = fleet.submit("ant/x", 8)
+    assert placed(fleet) == [behind]
+    fleet.wait(60)
+    assert placed(fleet) == [later]
