@@ -13,6 +13,8 @@ from msgspec import structs
 
 from pumasi.cli.main import run as pumasi
 from pumasi.model.ids import queue_owner
+from pumasi.twin.commands import simulate as run_tasks
+from pumasi.twin.commands import tasks_of
 from pumasi.twin.experiment import day_ms, prepare
 from pumasi.twin.report.canvas import number, round_ticks
 from pumasi.twin.report.files import write_again, write_report
@@ -228,3 +230,16 @@ def test_the_command_line_runs_compares_and_reports(folder: Path, tmp_path: Path
     target = Path(capsys.readouterr().out.strip())
     assert "as-planned" in target.read_text(encoding="utf-8")
     assert pumasi(["twin", "report", out]) == 0
+
+
+def test_ctrl_c_leaves_a_report_of_what_there_is(folder: Path, tmp_path: Path):
+    file = structs.replace(load_scenario(folder / "small.yaml"), days=400, cycle_seconds=0)
+    tasks = tasks_of(file, ["as-planned"], [1, 2, 3])
+
+    def told(_done: int, day: str) -> None:
+        if day:
+            raise KeyboardInterrupt
+
+    finished = run_tasks(tasks, tmp_path, "stopped", folder, 1, told)
+    assert finished.runs == 1 == finished.partial and finished.missing == 2
+    assert "Stopped early" in finished.page.read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """Scenario and rules files say what they mean or where they are wrong; rules and changes do to a plan what they say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ class TestFiles:
         with pytest.raises(PlanError) as error:
             load_scenario(written(tmp_path, text))
         assert said in str(error.value)
+
+    def test_the_examples_of_the_reference_are_sound(self, tmp_path: Path):
+        text = Path("docs/reference/scenario-file.md").read_text(encoding="utf-8")
+        scenario, rules = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        file = load_scenario(written(tmp_path, scenario))
+        assert read_fleet(file) != korea()
+        assert load_rules(written(tmp_path, rules)).owners["public"] == LendingContract()
+        changes = re.findall(r"^\| `(\{.*?\})` \|", text, re.MULTILINE)
+        assert len(changes) == 3
+        listed = "\n".join(f"  change-{number}: {change}" for number, change in enumerate(changes))
+        what_ifs = CAMPUS.replace("plan: campus", "plan: korea") + f"changes:\n{listed}\n"
+        assert len(read_fleet(load_scenario(written(tmp_path, what_ifs))).pools) == len(korea().pools) + 1
 
     def test_what_is_not_said_is_the_safe_default(self, tmp_path: Path):
         file = load_scenario(written(tmp_path, CAMPUS))

@@ -165,7 +165,7 @@ def legend(x: float, y: float, entries: Sequence[tuple[str, str]], width: float)
     """Names with their lines (classes) or boxes (attributes), broken at a width; returns the foot too."""
     parts, left = [], x
     for words, style in entries:
-        need = 34 + 7.2 * len(words)
+        need = 42 + 7.4 * len(words)
         if left > x and left + need > x + width:
             left, y = x, y + 18
         if style.startswith("line"):

@@ -188,7 +188,7 @@ FIGURES: tuple[tuple[str, Figure, str], ...] = (
 def _shown(value: float, unit: str) -> str:
     if unit == "time":
         return in_words(round(value))
-    return f"{value:.1f} %" if unit == "percent" else f"{value:,.0f}"
+    return (f"{value:.1f} %" if unit == "percent" else f"{value:,.0f}").replace("-", "−")
 
 
 def shown_interval(found: Interval, unit: str) -> str:
@@ -223,7 +223,7 @@ def _verdict_sections(experiment: Experiment) -> Iterator[str]:
             if worse
             else f"No owner waits longer than under {experiment.base} by more than its reclaim window."
         )
-        head = ["owner", experiment.base, rule, "difference", "reclaim window", "seeds in which it is worse"]
+        head = ["owner", experiment.base, rule, "difference", "reclaim window", "worse seeds"]
         rows = [_verdict_row(verdict, experiment) for verdict in found]
         yield from _section(f"95 % waits of each owner: {rule} against {experiment.base}", [_table(head, rows)], said)
 
