@@ -70,3 +70,9 @@ def test_the_ledger_is_the_integral_of_the_allocations(bench, spec):
         if job.live:
             expected += job.live.gpus * (now_ms - job.live.placed_ms)
     assert sum(bench.plane.ledger.statement(now_ms).values()) == expected
+
+
+def test_who_waits_for_facts_that_do_not_come_costs_no_memory(bench):
+    for _ in range(3):
+        assert bench.plane.take_staged().events == []
+    assert bench.plane._in_flight == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -13,7 +14,7 @@ from pumasi.control import service as service_module
 from pumasi.control.commands import CancelJob, SubmitJobs
 from pumasi.control.refusals import Refusal
 from pumasi.control.service import Service
-from pumasi.events.facts import JobHeld
+from pumasi.events.facts import JobHeld, JobSubmitted
 from pumasi.model.jobs import JobState
 from pumasi.ports.event_log import LogBroken
 from pumasi.scheduler import plan as scheduler
@@ -136,3 +137,43 @@ def test_stopping_in_the_middle_of_a_plan_waits_for_it_and_starts_nothing(bench,
     assert [job.state for job in bench.plane.state.jobs.values()] == [JobState.WAITING] * 2
     saved = bench.log.load_snapshot()
     assert saved is not None and saved.seq == bench.plane.state.seq == bench.log.last_seq()
+
+
+def test_readers_that_keep_every_thread_busy_do_not_keep_writing_and_planning_waiting(bench, spec):
+    gate = threading.Event()
+
+    async def work(service: Service) -> None:
+        readers = [asyncio.ensure_future(asyncio.to_thread(gate.wait, PATIENCE_SECONDS)) for _ in range(100)]
+        try:
+            await service.do(SubmitJobs(by="kim", specs=(spec(),)))
+            await until(partial(has_started, bench, 1))
+        finally:
+            gate.set()
+            await asyncio.gather(*readers)
+
+    run_service(bench, bench.log, work)
+
+
+def test_stopping_in_the_middle_of_a_write_keeps_the_order_of_facts(bench, spec, monkeypatch):
+    real, writing = bench.log.append, threading.Event()
+
+    def slow(*group: object) -> None:
+        if not writing.is_set():
+            writing.set()
+            time.sleep(0.1)
+        real(*group)
+
+    monkeypatch.setattr(bench.log, "append", slow)
+
+    async def work(service: Service) -> None:
+        service.pause()
+        bench.plane.execute(SubmitJobs(by="first", specs=(spec(),)))
+        service._staged.set()
+        await until(writing.is_set)
+        bench.plane.execute(SubmitJobs(by="second", specs=(spec(),)))
+
+    run_service(bench, bench.log, work)
+    submitted = [event.by for _, event in bench.log.read(0) if isinstance(event, JobSubmitted)]
+    assert submitted == ["first", "second"]
+    saved = bench.log.load_snapshot()
+    assert saved is not None and saved.seq == bench.plane.durable_seq == bench.log.last_seq()

@@ -259,12 +259,14 @@ class ControlPlane:
     def take_staged(self) -> Staged:
         """The facts to make durable now; the next ones gather behind them."""
         staged, self._staged = self._staged, Staged(self.seq + 1)
-        self._in_flight.append(staged)
+        if staged.events:
+            self._in_flight.append(staged)
         return staged
 
     def made_durable(self, staged: Staged) -> set[SiteId]:
         """Note that staged facts are on disk; returns the sites that have mail because of them."""
-        self._in_flight.remove(staged)
+        if staged.events:
+            self._in_flight.remove(staged)
         self.durable_seq = max(self.durable_seq, staged.last_seq)
         return self._mailboxes.post(self.state, staged.first_seq, staged.events)
 

@@ -10,14 +10,16 @@ disk. A plan that cannot be made stops nothing: what runs goes on, and people ca
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 from msgspec import Struct
 
 from pumasi.control.commands import Command, HearSite
-from pumasi.control.plane import ControlPlane
+from pumasi.control.plane import ControlPlane, Staged
 from pumasi.control.refusals import Refusal
 from pumasi.events.facts import Event
 from pumasi.model.ids import SiteId
@@ -60,6 +62,9 @@ class Service:
         self._planned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._mail = {site: asyncio.Event() for site in plane.state.sites}
         self._log_waits: dict[str, _LogWait] = {}
+        # Threads of their own: readers may keep all others busy, but must not keep writing or planning waiting.
+        self._writer = ThreadPoolExecutor(1, "log")
+        self._planner = ThreadPoolExecutor(1, "plan")
         self._snapshot_seq = plane.state.seq
         self._paused = False
 
@@ -74,6 +79,8 @@ class Service:
             for task in reversed(tasks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for thread in (self._planner, self._writer):
+                thread.shutdown()
             if self.broken is None:
                 self.plane.flush(self.store)
                 if self.plane.state.seq > self._snapshot_seq:
@@ -149,15 +156,26 @@ class Service:
             staged = self.plane.take_staged()
             if not staged.events:
                 continue
+            append = partial(self.store.append, staged.events, staged.ended)
+            writing = asyncio.get_running_loop().run_in_executor(self._writer, append)
             try:
-                await asyncio.to_thread(self.store.append, staged.events, staged.ended)
-            except LogBroken as error:
-                self._stop(error)
-                return
-            self._wake_sites(self.plane.made_durable(staged))
-            self._changed.set()
-            committed, self._committed = self._committed, asyncio.get_running_loop().create_future()
-            committed.set_result(None)
+                await asyncio.wait({writing})
+            finally:  # cancelled or not: nothing may be written before what was taken first
+                await asyncio.wait({writing})
+                self._written(staged, writing)
+
+    def _written(self, staged: Staged, writing: "asyncio.Future[int]") -> None:
+        """Tell everybody who waits for these facts."""
+        error = writing.exception()
+        if isinstance(error, LogBroken):
+            self._stop(error)
+            return
+        if error is not None:
+            raise error
+        self._wake_sites(self.plane.made_durable(staged))
+        self._changed.set()
+        committed, self._committed = self._committed, asyncio.get_running_loop().create_future()
+        committed.set_result(None)
 
     def _wake_sites(self, sites: set[SiteId]) -> None:
         for site in sites:
@@ -197,7 +215,7 @@ class Service:
 
     async def _cycle(self) -> int:
         """Plan in another thread while submissions go on; what would change the plan's input waits."""
-        planning = asyncio.ensure_future(asyncio.to_thread(self.plane.begin_cycle()))
+        planning = asyncio.get_running_loop().run_in_executor(self._planner, self.plane.begin_cycle())
         try:
             await asyncio.wait({planning})
         finally:  # cancelled or not: the state may move again, but not before nobody plans from it
