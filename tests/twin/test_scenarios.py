@@ -231,6 +231,8 @@ class TestCommands:
         tasks = varied(scenario_of("korea"), "silo", [1], "load_percent", [10, 20])
         assert [task.label for task in tasks] == ["load_percent-10", "load_percent-20"]
         assert [task.file.synthetic.load_percent for task in tasks if task.file.synthetic] == [10, 20]
+        flooded = with_value(scenario_of("korea-flood"), "flood_jobs", 7)
+        assert {flood.jobs for flood in flooded.floods} == {7}
         with pytest.raises(TwinProblem, match="load_percent"):
             with_value(scenario_of("korea"), "colour", 1)
 

@@ -17,7 +17,7 @@ from pumasi.twin.scenario_file import ScenarioFile, find_file, load_rules, load_
 from pumasi.twin.workloads.trace import TraceProblem
 from pumasi.twin.world import CannotSimulate
 
-VARIABLES = ("load_percent", "cycle_seconds", "days", "checkpoint_seconds", "gpus_per_gpu")
+VARIABLES = ("load_percent", "cycle_seconds", "days", "checkpoint_seconds", "gpus_per_gpu", "flood_jobs")
 Told = Callable[[int, str], None]
 Read = TypeVar("Read")
 
@@ -92,6 +92,8 @@ def with_value(file: ScenarioFile, name: str, value: int) -> ScenarioFile:
     """
     if name in ("cycle_seconds", "days"):
         return structs.replace(file, **{name: value}, warm_up_days=min(file.warm_up_days, max(file.days - 1, 0)))
+    if name == "flood_jobs" and file.floods:
+        return structs.replace(file, floods=tuple(structs.replace(flood, jobs=value) for flood in file.floods))
     parts = {
         part: structs.replace(work, **{name: value})
         for part in ("trace", "synthetic")
