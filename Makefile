@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 # --- the environment -------------------------------------------------------------------------------------------------
 
@@ -34,6 +34,11 @@ $(VENV)/.dev: $(VENV)/.runtime
 demo: $(VENV)/.runtime ## the whole fleet on this machine, one village custom, three minutes (KEEP=1 leaves it running)
 	@echo "demo: starting Pumasi on the Korean plan"
 	@$(BIN)/pumasi demo $(if $(filter 1,$(KEEP)),--keep)
+
+.PHONY: demo-slurm
+demo-slurm: $(VENV)/.runtime ## the custom on five real Slurm clusters, started here (KEEP=1 keeps their logs)
+	@sh scripts/install_slurm.sh
+	@$(BIN)/pumasi demo --slurm $(if $(filter 1,$(KEEP)),--keep)
 
 .PHONY: test
 test: $(VENV)/.dev ## all tests (TESTS=tests/plans for some)
@@ -58,6 +63,17 @@ $(VENV)-accasim/.made: $(VENV)/.dev
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)-accasim
 	@$(BIN)/uv pip install --quiet --python $(VENV)-accasim/bin/python accasim==1.1.3
 	@touch $@
+
+RUNS ?= 50
+
+.PHONY: chaos bench-slurm
+chaos: $(VENV)/.dev ## kill slurmctld, agents and control plane at bad moments (RUNS=50 of each); writes docs/reference/chaos.md
+	@sh scripts/install_slurm.sh
+	@$(BIN)/python -m tests.slurm.chaos $(RUNS)
+
+bench-slurm: $(VENV)/.dev ## Pumasi beside plain sbatch on the same real clusters; writes bench/results/slurm.json
+	@sh scripts/install_slurm.sh
+	@$(BIN)/python -m bench.slurm
 
 # --- the parts of check ----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from pumasi.agents.identity import Identity
+from pumasi.agents.joining.leaving import LeavingEngine
 from pumasi.agents.local_engine import LocalEngine, LocalSettings
 from pumasi.agents.slurm.commands import SlurmCommands
 from pumasi.agents.slurm.engine import SlurmEngine, SlurmSettings
@@ -23,8 +24,9 @@ def open_engine(identity: Identity, directory: Path, spawner: Spawner) -> Engine
     return LocalEngine(LocalSettings(fleet=identity.fleet, site=identity.site, directory=directory), spawner)
 
 
-def _open_slurm(identity: Identity, directory: Path, table: SlurmSite) -> SlurmEngine:
+def _open_slurm(identity: Identity, directory: Path, table: SlurmSite) -> Engine:
     shared = Path(table.shared_directory) / identity.site if table.shared_directory else directory
     settings = SlurmSettings(fleet=identity.fleet, site=identity.site, directory=shared.resolve())
     commands = SlurmCommands(ProcessRunner(table.commands, table.slurm_conf), os.getuid())
-    return SlurmEngine(settings, table, commands)
+    nodes = {pool.id: len(pool.nodes) for pool in table.pools.values()}
+    return LeavingEngine(SlurmEngine(settings, table, commands), directory, nodes)

@@ -72,8 +72,8 @@ class SlurmCluster:
         return done.stdout.strip()
 
     def submit(self, script: str, *options: str) -> int:
-        """Submit a script as any user of the cluster does, without Pumasi; returns the job's id."""
-        done = self.run("sbatch", "--parsable", *options, text=script)
+        """Submit a script as any user of the cluster does, without Pumasi; returns its id. Its output goes nowhere."""
+        done = self.run("sbatch", "--parsable", "--output=/dev/null", *options, text=script)
         if done.returncode:
             raise SlurmTrouble(f"{self.name}: sbatch: {done.stderr.strip()}")
         return int(done.stdout)

@@ -155,7 +155,7 @@ JobCompType=jobcomp/filetxt
 AccountingStorageType=accounting_storage/none
 # failures are seen soon
 SlurmctldTimeout=10
-SlurmdTimeout=15
+SlurmdTimeout=8
 MessageTimeout=10
 TCPTimeout=2
 ReturnToService=2

@@ -49,9 +49,8 @@ def take_inventory(runner: Runner, user: int) -> Inventory:
 
     :raises SlurmAway: if it does not answer; the message says what it said.
     """
-    commands = SlurmCommands(runner, user)
-    commands.answers = False  # ping first: where slurmctld is down, every other command hangs for 9 seconds
-    nodes = commands.nodes()
+    _ping(runner)
+    nodes = SlurmCommands(runner, user).nodes()
     return Inventory(
         version=_ask(runner, "sinfo", "--version"),
         nodes=tuple(nodes),
@@ -66,6 +65,16 @@ def gpus_of(gres: str) -> list[Gpus]:
     without_sockets = re.sub(r"\([^)]*\)", "", gres)
     matches = (_GPU.fullmatch(each.strip()) for each in without_sockets.split(","))
     return [Gpus(match[1] or "", int(match[2])) for match in matches if match and int(match[2])]
+
+
+def _ping(runner: Runner) -> None:
+    """Where slurmctld is down, every other command hangs for 9 seconds, and some say nothing of it even then."""
+    try:
+        answer = runner.run("scontrol", ["ping"], _ASK_SECONDS)
+    except (CommandTimedOut, OSError) as error:
+        raise SlurmAway(str(error)) from error
+    if answer.code or " UP" not in answer.output:
+        raise SlurmAway(" ".join((answer.output + answer.errors).split()) or "slurmctld is down")
 
 
 def _ask(runner: Runner, name: str, *arguments: str) -> str:

@@ -3,7 +3,6 @@
 The wish is a file in the site's directory, so that it outlasts the agent. What runs may end as it would have.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pumasi.agents.journal import Journal
@@ -45,13 +44,6 @@ class LeavingEngine:
         )
         self._latest: NodeHealth | None = None
         self._was_leaving = False
-        self.start: Callable[[StartOrder, int, int], StartAnswer] = engine.start
-        self.stop: Callable[[RunKey, StopCause, str, int], bool] = engine.stop
-        self.find: Callable[[], tuple[Found, ...]] = engine.find
-        self.read_output: Callable[[RunKey, str, int, int], Output] = engine.read_output
-        self.forget: Callable[[RunKey], None] = engine.forget
-        self.news_descriptor: Callable[[], int | None] = engine.news_descriptor
-        self.close: Callable[[], None] = engine.close
 
     def poll(self) -> Polled:
         """What the engine says, except that its nodes are drained while the site is leaving."""
@@ -62,3 +54,31 @@ class LeavingEngine:
         if leaving:
             return polled._replace(nodes=self._drained if changed else None)
         return polled._replace(nodes=self._latest) if changed else polled
+
+    def start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
+        """As the engine does."""
+        return self._engine.start(order, time_limit_ms, grace_ms)
+
+    def stop(self, run: RunKey, cause: StopCause, signal: str, kill_in_ms: int) -> bool:
+        """As the engine does."""
+        return self._engine.stop(run, cause, signal, kill_in_ms)
+
+    def find(self) -> tuple[Found, ...]:
+        """As the engine does."""
+        return self._engine.find()
+
+    def read_output(self, run: RunKey, stream: str, offset: int, limit: int) -> Output:
+        """As the engine does."""
+        return self._engine.read_output(run, stream, offset, limit)
+
+    def forget(self, run: RunKey) -> None:
+        """As the engine does."""
+        self._engine.forget(run)
+
+    def news_descriptor(self) -> int | None:
+        """As the engine does."""
+        return self._engine.news_descriptor()
+
+    def close(self) -> None:
+        """As the engine does."""
+        self._engine.close()

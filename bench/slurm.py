@@ -1,0 +1,188 @@
+"""`python -m bench.slurm`: Pumasi beside plain sbatch on the same real clusters; writes `bench/results/slurm.json`.
+
+Both are judged by what the jobs themselves write: the moment of their first line.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench.measure import Figures, publish
+from pumasi.demo.slurm_fleet import SlurmFleet, slurm_fleet
+from pumasi.plans.locate import find_plan
+
+ONE_BY_ONE = 15
+AT_ONCE = 200
+OUTAGE_NODES, OUTAGE_JOBS = 125, 1000
+PATIENCE_SECONDS = 600.0
+WATCH_SECONDS = 20.0
+TICKS = os.sysconf("SC_CLK_TCK")
+
+QUEUES = ("samsung/chips", "sk/language", "hyundai/driving", "naver/cloud", "public/kaist")
+
+NOTES = {
+    "submit_to_running_ratio": "median time from submission to a job's first line, idle cluster: Pumasi / plain sbatch",
+    "submit_to_running_seconds": "the same, Pumasi's own",
+    "sbatch_to_running_seconds": "the same, plain sbatch's",
+    "jobs_per_second_ratio": f"{AT_ONCE} one-GPU jobs on five clusters, first submission to last end: Pumasi / sbatch",
+    "jobs_per_second": "the same, Pumasi's own",
+    "sbatch_jobs_per_second": "the same, plain sbatch's; one loop for each cluster",
+    "reconcile_1000_jobs_seconds": "agent and control plane killed, 1,000 runs end meanwhile: from the restart of both "
+    "until the control plane knows every end",
+    "agent_memory_mib": "resident memory of an agent with 1,000 live runs",
+    "agent_cpu_percent": "CPU of an agent with 1,000 live runs, of one core",
+}
+
+
+def main() -> None:
+    """Measure; close what else runs on this machine."""
+    with tempfile.TemporaryDirectory(prefix="pumasi-slurm-") as folder:
+        with slurm_fleet(Path(folder) / "f") as fleet:
+            figures = _latency(fleet, Path(folder)) | _throughput(fleet, Path(folder))
+        figures |= _outage(Path(folder))
+    publish("slurm", figures, NOTES)
+
+
+# --- one after the other ---------------------------------------------------------------------------------------------
+
+
+def _latency(fleet: SlurmFleet, folder: Path) -> Figures:
+    marks = folder / "latency"
+    marks.mkdir()
+    ours = [_lag(marks / f"ours-{number}", lambda file: _submit(fleet, file)) for number in range(ONE_BY_ONE)]
+    plain = [
+        _lag(marks / f"plain-{number}", lambda file: _sbatch(fleet, "public", file)) for number in range(ONE_BY_ONE)
+    ]
+    mine, theirs = statistics.median(ours), statistics.median(plain)
+    return {
+        "submit_to_running_ratio": mine / theirs,
+        "submit_to_running_seconds": mine,
+        "sbatch_to_running_seconds": theirs,
+    }
+
+
+def _lag(file: Path, submit: Callable[[Path], object]) -> float:
+    """Seconds from the submission to the first line of the job, which writes the time into `file`."""
+    began = time.time()
+    submit(file)
+    _wait(lambda: file.exists() and file.read_text().endswith("\n"), f"{file.name} does not run")
+    time.sleep(0.5)  # both sides come to rest
+    return float(file.read_text()) - began
+
+
+def _script(file: Path) -> str:
+    return f"#!/bin/sh\ndate +%s.%N > {file}\n"
+
+
+def _submit(fleet: SlurmFleet, file: Path) -> None:
+    fleet.client.submit(_job("public/kaist", _script(file), sites=["public"]))
+
+
+def _job(queue: str, script: str, **fields: Any) -> dict[str, Any]:
+    return {"name": "bench", "queue": queue, "gpus": 1, "time_limit_seconds": 3600, "script": script} | fields
+
+
+def _sbatch(fleet: SlurmFleet, site: str, file: Path) -> None:
+    fleet.clusters[site].submit(_script(file), "--gres=gpu:1", "--output=/dev/null", "--time=60")
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+def _throughput(fleet: SlurmFleet, folder: Path) -> Figures:
+    ours, plain = folder / "many-ours", folder / "many-plain"
+    ours.mkdir()
+    plain.mkdir()
+    began = time.monotonic()
+    jobs = [_job(QUEUES[number % len(QUEUES)], _script(ours / str(number))) for number in range(AT_ONCE)]
+    fleet.client.submit(jobs)
+    _wait(lambda: not list(fleet.client.jobs(state=["live"], limit=1)), "jobs do not end")
+    mine = AT_ONCE / (time.monotonic() - began)
+    began = time.monotonic()
+    sites = list(fleet.clusters)
+    with ThreadPoolExecutor(len(sites)) as pool:
+        list(pool.map(lambda place: _loop(fleet, sites[place], plain, place, len(sites)), range(len(sites))))
+    _wait(lambda: all(_is_idle(fleet, site) for site in sites), "plain jobs do not end")
+    theirs = AT_ONCE / (time.monotonic() - began)
+    if len(list(ours.iterdir())) != AT_ONCE or len(list(plain.iterdir())) != AT_ONCE:
+        sys.exit("bench: jobs are missing")
+    return {"jobs_per_second_ratio": mine / theirs, "jobs_per_second": mine, "sbatch_jobs_per_second": theirs}
+
+
+def _loop(fleet: SlurmFleet, site: str, marks: Path, place: int, sites: int) -> None:
+    for number in range(place, AT_ONCE, sites):
+        _sbatch(fleet, site, marks / str(number))
+
+
+def _is_idle(fleet: SlurmFleet, site: str) -> bool:
+    return not fleet.clusters[site].ask("squeue", "--noheader", "--states=PD,R,CG,CF")
+
+
+# --- an outage -------------------------------------------------------------------------------------------------------
+
+
+def _outage(folder: Path) -> Figures:
+    """One site large enough for 1,000 runs at once, all of which end while agent and control plane are dead."""
+    plan = folder / "plan.yaml"
+    plan.write_text(_one_site(find_plan("five-slurm").read_text(encoding="utf-8")), encoding="utf-8")
+    with slurm_fleet(folder / "o", ["public"], str(plan), OUTAGE_NODES) as fleet:
+        end_at = folder / "end"
+        script = f"#!/bin/sh\nwhile [ ! -s {end_at} ]; do sleep 5; done\n"
+        fleet.client.submit([_job("public/kaist", script) for _ in range(OUTAGE_JOBS)])
+        _wait(lambda: len(list(fleet.client.jobs(state=["running"]))) == OUTAGE_JOBS, "not all jobs run")
+        figures = _weigh(fleet.agent_pid("public"))
+        fleet.kill_agent("public")
+        fleet.kill_control()
+        end_at.write_text("now\n")
+        _wait(lambda: _is_idle(fleet, "public"), "the runs do not end")
+        began = time.monotonic()
+        fleet.start_control()
+        fleet.start_agent("public")
+        _wait(lambda: not list(fleet.client.jobs(state=["live"], limit=1)), "the ends are not known")
+        figures["reconcile_1000_jobs_seconds"] = time.monotonic() - began
+        if any(job["state"] != "succeeded" for job in fleet.client.jobs()):
+            sys.exit("bench: a job was lost in the outage")
+    return figures
+
+
+def _one_site(plan: str) -> str:
+    """The shipped plan with Slurm at the public site alone, and that one large; the other sites have nobody's agent."""
+    head, _, rest = plan.partition("  public-b200:\n")
+    old = "nodes: 4\n    entitlements: {public: 32}"
+    new = f"nodes: {OUTAGE_NODES}\n    entitlements: {{public: {OUTAGE_NODES * 8}}}"
+    return f"{head}  public-b200:\n{rest.replace(old, new, 1)}"
+
+
+def _weigh(pid: int) -> Figures:
+    before = _cpu_seconds(pid)
+    time.sleep(WATCH_SECONDS)
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+    return {
+        "agent_memory_mib": resident / 1024,
+        "agent_cpu_percent": (_cpu_seconds(pid) - before) / WATCH_SECONDS * 100,
+    }
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Its own, and that of the commands it has waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:15]) / TICKS
+
+
+def _wait(holds: Callable[[], object], problem: str) -> None:
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        if time.monotonic() > give_up_at:
+            sys.exit(f"bench: {problem}")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main()

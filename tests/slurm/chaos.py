@@ -1,0 +1,207 @@
+"""Kills at bad moments, on real clusters: what is acknowledged is run to its end, and nothing is run twice.
+
+One wave gives every site a job and breaks something. The jobs write down what they do, and that is what is judged, not
+what anybody says of them. `make chaos` runs many waves and writes docs/reference/chaos.md.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from pumasi.demo.slurm_fleet import SlurmFleet, slurm_fleet
+
+BEATS = 15  # a job's life in beats of a fifth of a second
+DOWN_SECONDS = 1.0
+PATIENCE_SECONDS = 120.0
+
+QUEUES = {
+    "samsung": "samsung/chips",
+    "sk": "sk/language",
+    "hyundai": "hyundai/driving",
+    "naver": "naver/cloud",
+    "public": "public/kaist",
+}
+
+_SCRIPT = """#!/bin/sh
+say() { echo "$PUMASI_ATTEMPT $1" >> "$MARKS/$PUMASI_JOB_ID"; }
+trap 'say notice; exit 143' TERM
+say start
+beat=0
+while [ $beat -lt BEATS ]; do sleep 0.2; say alive; beat=$((beat + 1)); done
+say end
+exit CODE
+"""
+
+
+class Verdict(NamedTuple):
+    """What became of one job. `problem`: "" unless it was lost or run twice."""
+
+    problem: str
+    attempts: int
+    seconds: float
+
+
+class Tally(NamedTuple):
+    """A row of the table."""
+
+    kind: str
+    runs: int
+    lost: int
+    twice: int
+    again: int
+    seconds: float
+
+
+def a_job(site: str, marks: Path, *, beats: int = BEATS, code: int = 0, **fields: Any) -> dict[str, Any]:
+    """A job that writes down each step of its life in a file named by its number below `marks`."""
+    body = {"name": f"chaos-{site}", "queue": QUEUES[site], "gpus": 8, "time_limit_seconds": 600, "sites": [site]}
+    script = _SCRIPT.replace("BEATS", str(beats)).replace("CODE", str(code))
+    return body | {"script": script, "environment": {"MARKS": str(marks)}} | fields
+
+
+def steps(marks: Path, job: int) -> list[tuple[int, str]]:
+    """What a job wrote: attempt and step, in order."""
+    file = marks / str(job)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [(int(attempt), step) for attempt, step in (line.split() for line in lines)]
+
+
+def run_twice(steps_taken: Iterable[tuple[int, str]]) -> str:
+    """Why this was more than once at a time, or "": an attempt begins once, and not before the last one is dead."""
+    begun: list[int] = []
+    ends = 0
+    for attempt, step in steps_taken:
+        if step == "start":
+            if attempt in begun:
+                return f"attempt {attempt} was started twice"
+            begun.append(attempt)
+        elif not begun or attempt != begun[-1]:
+            return f"attempt {attempt} went on although {begun[-1:]} had started"
+        ends += step == "end"
+    return "" if ends <= 1 else f"it came to its end {ends} times"
+
+
+def judge(fleet: SlurmFleet, marks: Path, job: int, submitted_at: float) -> Verdict:
+    """Wait for a job's end and hold what the fleet says of it against what it wrote."""
+    row = fleet.wait_state(job, "succeeded", "failed", "cancelled", "unknown_outcome", seconds=PATIENCE_SECONDS)
+    seconds = time.monotonic() - submitted_at
+    taken = steps(marks, job)
+    problem = run_twice(taken)
+    if not problem and (row["state"] != "succeeded" or (len(row["attempts"]), "end") not in taken):
+        problem = f"lost: it is {row['state']} and wrote {taken[-1:]}"
+    return Verdict(problem, len(row["attempts"]), seconds)
+
+
+Blow = Callable[[SlurmFleet, str], None]
+
+
+def kill_slurmctld(fleet: SlurmFleet, site: str) -> None:
+    """The cluster's controller dies, with all it has not written yet, and comes back."""
+    fleet.clusters[site].kill_controller()
+    time.sleep(DOWN_SECONDS / 5)
+    fleet.clusters[site].start_controller()
+
+
+def kill_agent(fleet: SlurmFleet, site: str) -> None:
+    """The site's agent dies and is started again."""
+    fleet.kill_agent(site)
+    fleet.start_agent(site)
+
+
+def wave(fleet: SlurmFleet, marks: Path, blow: Blow, first_delay: float, step: float) -> list[Verdict]:
+    """A job at every site, and a blow to each, one after the other: `first_delay`, then `step` seconds apart."""
+    submitted_at = time.monotonic()
+    jobs = fleet.client.submit([a_job(site, marks) for site in fleet.clusters])
+    for place, site in enumerate(fleet.clusters):
+        _sleep_until(submitted_at + first_delay + place * step)
+        blow(fleet, site)
+    return [judge(fleet, marks, job, submitted_at) for job in jobs]
+
+
+def control_wave(fleet: SlurmFleet, marks: Path, delay: float) -> list[Verdict]:
+    """A job at every site, and the control plane dies `delay` seconds after it has acknowledged them."""
+    submitted_at = time.monotonic()
+    jobs = fleet.client.submit([a_job(site, marks) for site in fleet.clusters])
+    _sleep_until(submitted_at + delay)
+    fleet.kill_control()
+    time.sleep(DOWN_SECONDS)
+    fleet.start_control()
+    return [judge(fleet, marks, job, submitted_at) for job in jobs]
+
+
+def tally(kind: str, verdicts: list[Verdict]) -> Tally:
+    """The row of a kind of blow."""
+    lost = sum(verdict.problem.startswith("lost") for verdict in verdicts)
+    twice = sum(bool(verdict.problem) for verdict in verdicts) - lost
+    again = sum(verdict.attempts > 1 for verdict in verdicts)
+    return Tally(kind, len(verdicts), lost, twice, again, round(median(each.seconds for each in verdicts), 1))
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/chaos.md"
+_KINDS = "slurmctld, 0 to 4 s after submission", "the site's agent, 0 to 4 s after submission", "the control plane"
+
+_HEAD = """# What kills do
+
+<!-- Written by `make chaos`. -->
+
+Five real Slurm clusters with an agent each and one control plane on one machine. Every wave gives each site a job of
+three seconds; then something gets SIGKILL and is started again. The jobs write down each step of their lives, and that
+is what is judged: *lost* is a job that was acknowledged and did not come to its end; *run twice* is an attempt that
+began twice, one that went on after the next had begun, or a job that came to its end twice. *Again* counts jobs that
+needed a second attempt, because the first had died with what was killed. *Seconds* is the median from submission to
+the end.
+
+| killed | jobs | lost | run twice | again | seconds |
+|---|---|---|---|---|---|
+"""
+
+
+def measure(fleet: SlurmFleet, marks: Path, runs: int) -> list[Tally]:
+    """At least `runs` jobs under each kind of blow."""
+    waves = -(-runs // len(fleet.clusters))
+    blows: list[list[Verdict]] = [[], [], []]
+    for number in range(waves):
+        step = number / waves  # moments spread evenly over the four seconds
+        blows[0] += wave(fleet, marks, kill_slurmctld, step * 0.8, 0.8)
+        blows[1] += wave(fleet, marks, kill_agent, step * 0.8, 0.8)
+        blows[2] += control_wave(fleet, marks, step * 4)
+        print(f"chaos: {number + 1} of {waves} waves", flush=True)
+        for verdicts in blows:
+            for verdict in verdicts[-len(fleet.clusters) :]:
+                if verdict.problem:
+                    print(f"chaos: {verdict}", flush=True)
+    return [tally(kind, verdicts) for kind, verdicts in zip(_KINDS, blows, strict=True)]
+
+
+def page(rows: list[Tally]) -> str:
+    """The page with the table."""
+    return _HEAD + "".join(
+        f"| {row.kind} | {row.runs} | {row.lost} | {row.twice} | {row.again} | {row.seconds} |\n" for row in rows
+    )
+
+
+def main() -> None:
+    """`python -m tests.slurm.chaos [RUNS]`: the table, into the docs; exit code 1 if anything was lost or run twice."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    with tempfile.TemporaryDirectory(prefix="pumasi-slurm-") as folder, slurm_fleet(Path(folder) / "f") as fleet:
+        marks = Path(folder) / "marks"
+        marks.mkdir()
+        rows = measure(fleet, marks, runs)
+    PAGE.write_text(page(rows), encoding="utf-8")
+    print(page(rows))
+    if any(row.lost or row.twice for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
