@@ -2,8 +2,8 @@
 
 It stands below the engine's command layer: it is a `Runner`. It takes jobs and says that it did not, or says so late;
 it takes one twice; a crash loses the last five seconds and gives the numbers out again; it starts a running job anew,
-also without counting; it forgets ended jobs early, lists some jobs only now and then, and answers late or never. What a job
-of an engine does on a node is done for real: it claims the run's directory, shows life there and leaves its record.
+also without counting; it forgets ended jobs early, lists some jobs only now and then, and answers late or never. What a
+job of an engine does on a node is done for real: it claims the run's directory, shows life there and leaves its record.
 """
 
 import copy

@@ -31,22 +31,21 @@ def cluster() -> Iterator[SlurmCluster]:
         yield clusters["sejong"]
 
 
-def table_of(cluster: SlurmCluster) -> SlurmSite:
-    """What the agent of the cluster's site is told."""
-    pool = SlurmPool(id=POOL, partition="gpu", nodes=cluster.nodes, gpus_per_node=8, gres_type="b200")
-    return SlurmSite(pools={POOL: pool}, slurm_conf=str(cluster.config), kill_wait_seconds=2)
-
-
-def open_slurm(cluster: SlurmCluster, directory: Path, patience: Patience = SOON) -> SlurmEngine:
+def open_slurm(
+    cluster: SlurmCluster, directory: Path, *, queue_seconds: int = 600, partition: str = "gpu"
+) -> SlurmEngine:
     """The engine of the cluster, its files below `directory`; impatient, so that tests are quick."""
-    table = table_of(cluster)
+    pool = SlurmPool(id=POOL, partition=partition, nodes=cluster.nodes, gpus_per_node=8, gres_type="b200")
+    table = SlurmSite(
+        pools={POOL: pool}, slurm_conf=str(cluster.config), kill_wait_seconds=2, queue_seconds=queue_seconds
+    )
     settings = SlurmSettings(
         fleet=f"f{zlib.crc32(str(directory).encode())}",  # tags are unique for ever: a fleet for each test
         site="sejong",
         directory=directory / "site",
         output_limit_bytes=1000,
         beat_ms=300,
-        patience=patience,
+        patience=SOON,
     )
     commands = SlurmCommands(ProcessRunner(table.commands, table.slurm_conf), os.getuid())
     return SlurmEngine(settings, table, commands)

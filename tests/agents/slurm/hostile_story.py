@@ -49,7 +49,7 @@ class Story:
 
     def new_engine(self) -> SlurmEngine:
         settings = SlurmSettings(fleet="test", site="sejong", directory=self.folder / "site")
-        return SlurmEngine(settings, TABLE, SlurmCommands(self.slurm, USER), self.slurm.clock)
+        return SlurmEngine(settings, TABLE, SlurmCommands(self.slurm, USER, self.slurm.clock), self.slurm.clock)
 
     def tell(self, steps: int = 40) -> None:
         """The whole story; raises AssertionError if something did not hold."""

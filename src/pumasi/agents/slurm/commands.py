@@ -1,10 +1,12 @@
 """Slurm's commands as calls. Argument lists of our own words only; every one has a time limit, and a look before it.
 
-Where slurmctld is down, its clients hang for 9 seconds; `scontrol ping` says so in 20 milliseconds. Once a command has
-failed that way, nothing but the ping is tried until it succeeds.
+Where slurmctld is down, its clients hang for 9 seconds; `scontrol ping` says so in 20 milliseconds. So nothing but the
+ping is tried unless slurmctld has answered a moment ago.
 """
 
 import re
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -24,6 +26,7 @@ from pumasi.agents.slurm.readers import (
 from pumasi.agents.slurm.runner import Answer, CommandTimedOut, Runner
 
 _PING_SECONDS = 3.0
+_FRESH_SECONDS = 0.5
 _ASK_SECONDS = 10.0
 _LIST_SECONDS = 60.0
 _NODES_AS_JSON = (23, 2)  # since when `scontrol show nodes` has --json
@@ -43,6 +46,10 @@ _UNDECIDED = re.compile(
 
 class SlurmAway(Exception):
     """Slurm does not answer, or not in a way we understand. What was asked for may have been done or not."""
+
+
+class NotAsked(SlurmAway):
+    """Slurm does not answer, and so it was not asked for anything."""
 
 
 class Refused(NamedTuple):
@@ -90,11 +97,17 @@ class Submission(Struct, frozen=True, kw_only=True):
 class SlurmCommands:
     """The commands of one cluster, for the jobs of one Unix user (`user`: its number)."""
 
-    def __init__(self, runner: Runner, user: int) -> None:
+    def __init__(self, runner: Runner, user: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._runner = runner
         self._user = user
+        self._clock = clock
         self._version: tuple[int, int] | None = None
-        self.answers = True
+        self._answered_at: float | None = None
+
+    @property
+    def answers(self) -> bool:
+        """True if Slurm answered when last asked."""
+        return self._answered_at is not None
 
     def submit(self, submission: Submission, script: str) -> int | Refused:
         """Submit a job; returns its id, which is its name only together with its time of submission.
@@ -108,7 +121,7 @@ class SlurmCommands:
         said = _one_line(answer.errors)
         if answer.code == 1 and _REFUSED.search(said) and not _UNDECIDED.search(said):
             return Refused(said)
-        self.answers = False
+        self._answered_at = None
         raise SlurmAway(said or f"sbatch ended with {answer.code} and wrote {answer.output[:100]!r}")
 
     def jobs(self) -> list[SlurmJob]:
@@ -141,7 +154,7 @@ class SlurmCommands:
         # It may say nothing and succeed where there is no such job any more: whether it worked, the next list shows.
         answer = self._run("scancel", [*how, f"--name={job.name}", str(job.id)], _ASK_SECONDS)
         if answer.code and "contact" in answer.errors:
-            self.answers = False
+            self._answered_at = None
             raise SlurmAway(_one_line(answer.errors))
         return answer.code == 0
 
@@ -151,7 +164,7 @@ class SlurmCommands:
         if answer.code:
             if "Invalid job id" in answer.errors:
                 return False
-            self.answers = False
+            self._answered_at = None
             raise SlurmAway(_one_line(answer.errors))
         same = [
             each
@@ -189,27 +202,31 @@ class SlurmCommands:
     def _asked(self, name: str, arguments: list[str], seconds: float) -> str:
         answer = self._run(name, arguments, seconds)
         if answer.code:
-            self.answers = False
+            self._answered_at = None
             raise SlurmAway(_one_line(answer.errors) or f"{name} ended with {answer.code}")
         return answer.output
 
     def _run(self, name: str, arguments: list[str], seconds: float, text: str = "") -> Answer:
-        if not self.answers:
+        if self._answered_at is None or self._clock() - self._answered_at > _FRESH_SECONDS:
             self._ping()
         try:
-            return self._runner.run(name, arguments, seconds, text)
+            answer = self._runner.run(name, arguments, seconds, text)
         except (CommandTimedOut, OSError) as error:
-            self.answers = False
+            self._answered_at = None
             raise SlurmAway(str(error)) from error
+        if answer.code == 0:
+            self._answered_at = self._clock()
+        return answer
 
     def _ping(self) -> None:
+        self._answered_at = None
         try:
             answer = self._runner.run("scontrol", ["ping"], _PING_SECONDS)
         except (CommandTimedOut, OSError) as error:
-            raise SlurmAway(str(error)) from error
+            raise NotAsked(str(error)) from error
         if " UP" not in answer.output:
-            raise SlurmAway(_one_line(answer.output + answer.errors) or "slurmctld is down")
-        self.answers = True
+            raise NotAsked(_one_line(answer.output + answer.errors) or "slurmctld is down")
+        self._answered_at = self._clock()
 
 
 def _one_line(text: str) -> str:

@@ -24,7 +24,7 @@ from pumasi.agents import supervisor
 from pumasi.agents.layout import Limits, UnixUser, lay_out, signal_number
 from pumasi.agents.run_directory import ExitRecord, RunDirectory, StopRequest
 from pumasi.agents.run_store import RunStore
-from pumasi.agents.slurm.commands import Refused, SlurmAway, SlurmCommands, Submission
+from pumasi.agents.slurm.commands import NotAsked, Refused, SlurmAway, SlurmCommands, Submission
 from pumasi.agents.slurm.health import Health
 from pumasi.agents.slurm.reconcile import Reconciler
 from pumasi.agents.slurm.site import SlurmSite
@@ -219,6 +219,8 @@ class SlurmEngine:
             answer = self._commands.submit(tracked.submission, script)
         except SlurmAway as error:
             tracked.asks -= 1  # what Slurm does while it is away is not held against the run
+            if isinstance(error, NotAsked):
+                tracked.asked_at = None
             self._log.warning("submission unsure", run=tracked.run, problem=str(error))
             return None
         if isinstance(answer, Refused):
