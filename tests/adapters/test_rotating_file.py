@@ -12,6 +12,7 @@ def test_a_full_file_becomes_the_file_before(tmp_path: Path) -> None:
             log.write(f"line {number:04}\n")
     assert (tmp_path / "control.log").read_text() == "line 0006\n"
     assert (tmp_path / "control.log.1").read_text() == "line 0004\nline 0005\n"
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -38,6 +38,7 @@ class RotatingFile:
         old.close()
 
     def _open(self) -> IO[bytes]:
+        self._path.touch(mode=0o600)  # it is its owner's alone, wherever it lies
         opened = self._path.open("ab", buffering=0)
         opened.seek(0, 2)
         return opened

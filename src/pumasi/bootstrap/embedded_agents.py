@@ -90,6 +90,7 @@ class _AgentKeeper:
         """Agents say little, but a file that only ever grows is a full disk some day."""
         if self._log.exists() and self._log.stat().st_size > AGENTS_LOG_BYTES_MAX:
             self._log.replace(self._log.with_name(f"{self._log.name}.1"))
+        self._log.touch(mode=0o600)
 
     async def stop(self) -> None:
         """Ask it to end its runs and itself; if it does not within a while, end it."""
