@@ -148,6 +148,11 @@ class Board:
         room = account.due - account.home - account.promised
         return room if tree is None else min(room, tree.home_room(job.spec.queue, account.due))
 
+    def home_most(self, job: Job, pool: PoolId) -> int:
+        """GPUs the job's queue may use of its owner's entitlement when nothing else of the owner runs there."""
+        due, tree = self.account(job.owner, pool).due, self.quotas(job.owner, pool)
+        return due if tree is None else min(due, tree.home_most(job.spec.queue, due))
+
     def queue_room(self, job: Job, pool: PoolId) -> int:
         """GPUs the job's queue may still use there, borrowed ones included."""
         tree = self.quotas(job.owner, pool)
@@ -199,6 +204,14 @@ class Board:
             if (room := min(self.idle(lender, pool), limit - books[lender].lent)) > 0
         ]
         return sorted(rooms, key=lambda entry: -entry[0])
+
+    def lendable_most(self, borrower: OwnerId, pool: PoolId) -> int:
+        """GPUs the lenders would lend the borrower if nothing ran on their entitlements."""
+        total = 0
+        for lender, limit in self.lenders(borrower, pool):
+            tree, due = self.quotas(lender, pool), self.account(lender, pool).due
+            total += max(0, min(limit, due - (0 if tree is None else tree.guaranteed)))
+        return total
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ _C = ReasonCode
 _NEARNESS = (
     _C.TOO_FEW_FREE, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW,
     _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED, _C.LENDER_REFUSES_OWNER, _C.LENDER_REFUSES_KIND,
-    _C.LENDING_LIMIT,
+    _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL,
 )  # fmt: skip
 _RANK = {code: rank for rank, code in enumerate(_NEARNESS)}
 
@@ -174,11 +174,19 @@ def _not_entitled(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason:
         detail = f"{account.lent} of {owner}'s GPUs there are lent, and no borrowers can make room within the window"
         return Reason(_C.LENT_OUT, pool, detail, f"{missing} lent GPUs handed back at {pool}")
     has_lenders = demand.may_borrow and bool(board.lenders(owner, pool))
+    most = board.home_most(job, pool)
+    if is_home and not has_lenders and most < gpus:
+        detail = f"the queue has at most {most} of {owner}'s {account.due} GPUs there, the job asks for {gpus}"
+        return Reason(_C.ENTITLEMENT_TOO_SMALL, pool, detail, CHANGE)
     if is_home and not has_lenders:
         detail = f"{own} of {owner}'s {account.due} GPUs there are left to this queue, the job asks for {gpus}"
         return Reason(_C.ENTITLEMENT_USED, pool, detail, f"{missing} of {owner}'s own GPUs given back at {pool}")
     if not has_lenders:
         return _no_lender(board, job, fit)
+    most += board.lendable_most(owner, pool)
+    if most < gpus:
+        detail = f"{owner}'s own GPUs and all that is ever lent there come to {most}, the job asks for {gpus}"
+        return Reason(_C.LENDING_LIMIT, pool, detail, CHANGE)
     detail = f"{owner} has {own} GPUs of its own idle there and could borrow {lent}, the job asks for {gpus}"
     return Reason(_C.NOTHING_TO_BORROW, pool, detail, f"{missing} more GPUs idle at {pool}")
 

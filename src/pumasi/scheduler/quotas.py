@@ -104,6 +104,15 @@ class QuotaTree:
         """GPUs the queue may still use of the owner's entitlement of `due` GPUs."""
         return self._room(queue, due - self.guaranteed - self.quota(self._rules.owner).used)
 
+    def home_most(self, queue: QueueId, due: int) -> int:
+        """GPUs the queue may use of the owner's entitlement of `due` GPUs when nothing else of the owner runs."""
+        most, name = due - self.guaranteed, self._rules.queues[queue]
+        most += name.guaranteed
+        while name.parent is not None:
+            name = self._rules.queues[name.parent]
+            most += name.guaranteed
+        return max(0, most)
+
     def most(self, queue: QueueId) -> int:
         """GPUs the queue may still use if its owner can borrow without end."""
         return self._room(queue, NO_LIMIT)
