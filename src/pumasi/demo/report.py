@@ -67,8 +67,8 @@ def loans_table(usage: Iterable[Row]) -> Table:
 def reclaims_table(reclaims: list[Row]) -> Table:
     """Reclaims against their promise: the largest ones, and how the others went."""
     table = _table(
-        "Reclaims against their promise (seconds of fleet time)",
-        ("owner", "pool", "GPUs asked", "evicted", "promised", "took", "kept"),
+        "Reclaims against their promise (GPUs; seconds of fleet time)",
+        ("owner", "pool", "asked", "evicted", "promised", "took", "kept"),
     )
     largest = sorted(reclaims, key=lambda row: (-row["requested_gpus"], row["claimant"]))
     for row in largest[:RECLAIMS_SHOWN]:
