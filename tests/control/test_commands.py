@@ -57,6 +57,7 @@ def test_a_job_runs_and_ends_in_the_archive(bench, spec):
         ({"outcome": Outcome.NODE_FAILED}, True, JobState.WAITING),
         ({"outcome": Outcome.NODE_FAILED}, False, JobState.FAILED),
         ({"outcome": Outcome.NEVER_STARTED}, False, JobState.WAITING),
+        ({"outcome": Outcome.REFUSED}, False, JobState.WAITING),
         ({"outcome": Outcome.RECLAIMED}, True, JobState.WAITING),
         ({"outcome": Outcome.RECLAIMED}, False, JobState.CANCELLED),
     ],
@@ -248,3 +249,10 @@ def test_one_use_tokens_work_once(bench):
     assert bench.do(RevokeToken(by="root", digest="t")) is None
     again = bench.do(RevokeToken(by="root", digest="t"))
     assert isinstance(again, Refusal) and again.kind is RefusalKind.NOT_FOUND
+
+
+def test_tokens_that_expired_are_forgotten(bench):
+    bench.do(IssueToken(by="root", token=Token(digest="old", kind=TokenKind.ENROL, site="north-dc", expires_at_ms=1)))
+    new = Token(digest="new", kind=TokenKind.ENROL, site="north-dc", expires_at_ms=2**52)
+    bench.do(IssueToken(by="root", token=new))
+    assert list(bench.plane.state.tokens) == ["new"]

@@ -306,6 +306,8 @@ def _principal_declared(state: FleetState, event: facts.PrincipalDeclared) -> No
 
 
 def _token_issued(state: FleetState, event: facts.TokenIssued) -> None:
+    for digest in [token.digest for token in state.tokens.values() if token.expires_at_ms < event.at_ms]:
+        del state.tokens[digest]  # worth nothing any more, and nobody revokes what has expired
     state.tokens[event.token.digest] = event.token
 
 
