@@ -12,6 +12,7 @@ from pumasi.agents.run_book import (
     Ordered,
     Over,
     Phase,
+    Queued,
     RunBook,
     Stopping,
     Told,
@@ -30,6 +31,7 @@ _runs = st.builds(RunKey, st.integers(1, 3), st.integers(1, 2))
 _reports = st.builds(RunEnded, run=_runs, outcome=st.sampled_from(Outcome))
 _entries: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Ordered, _runs, st.sampled_from(["TERM", "USR1"])),
+    st.builds(Queued, _runs),
     st.builds(Began, _runs),
     st.builds(Stopping, _runs, st.sampled_from(StopCause)),
     st.builds(Over, _reports, st.integers(0, 1000)),
@@ -68,6 +70,22 @@ def test_a_start_is_told_before_its_end(entries: list[Entry]) -> None:
     for number, report in enumerate(reports):
         if isinstance(report, RunStarted):
             assert not any(isinstance(each, RunEnded) and each.run == report.run for each in reports[:number])
+
+
+def test_a_queued_run_counts_and_is_not_told_to_have_started() -> None:
+    book = RunBook([Ordered(RUN, gpus=8), Queued(RUN)])
+    assert (book.gpus_in_use(), [known.run for known in book.live()], book.untold(10)) == (8, [RUN], [])
+    book.tell_again(RUN)
+    assert book.untold(10) == []
+    book.apply(Began(RUN))
+    assert book.untold(10) == [RunStarted(run=RUN)]
+
+
+def test_what_never_started_is_not_told_to_have_started() -> None:
+    book = RunBook(QUEUED)
+    for entry in after_find(book, [Found(RUN, NEVER)], 0):
+        book.apply(entry)
+    assert book.untold(10) == [RunEnded(run=RUN, outcome=Outcome.NEVER_STARTED)]
 
 
 def test_nothing_is_told_twice_unless_asked_for() -> None:
@@ -121,6 +139,10 @@ def test_told_runs_are_forgotten_in_time_and_others_never() -> None:
         (Ending(RUN, signal=15, stopped_for=StopCause.TIME_LIMIT), Outcome.TIME_LIMIT),
         (Ending(RUN, stopped_for=StopCause.DRAIN), Outcome.DRAINED),
         (Ending(RUN, known=False), Outcome.LOST),
+        (Ending(RUN, outcome=Outcome.NODE_FAILED), Outcome.NODE_FAILED),
+        (Ending(RUN, outcome=Outcome.NEVER_STARTED), Outcome.NEVER_STARTED),
+        (Ending(RUN, outcome=Outcome.NEVER_STARTED, known=False), Outcome.LOST),
+        (Ending(RUN, outcome=Outcome.NODE_FAILED, stopped_for=StopCause.CANCEL), Outcome.CANCELLED),
     ],
 )
 def test_an_ending_becomes_an_outcome(ending: Ending, outcome: Outcome) -> None:
@@ -140,6 +162,8 @@ STOP = StopOrder(run=RUN, cause=StopCause.RECLAIM, kill_in_ms=5)
 
 UNKNOWN: list[Entry] = []
 ORDERED: list[Entry] = [Ordered(RUN)]
+QUEUED: list[Entry] = [Ordered(RUN), Queued(RUN)]
+NEVER = Ending(RUN, outcome=Outcome.NEVER_STARTED)
 RUNNING: list[Entry] = [Ordered(RUN), Began(RUN)]
 OVER: list[Entry] = [*RUNNING, Over(DONE)]
 
@@ -203,6 +227,14 @@ def test_a_whole_answer_ends_what_is_not_in_it_at_once() -> None:
         (ORDERED, [], Phase.ORDERED, None),
         (RUNNING, [], Phase.OVER, Outcome.LOST),
         (OVER, [], Phase.OVER, Outcome.COMPLETED),
+        (QUEUED, [], Phase.OVER, Outcome.LOST),
+        (QUEUED, [Found(RUN)], Phase.RUNNING, None),
+        (QUEUED, [Found(RUN, started=False)], Phase.QUEUED, None),
+        (ORDERED, [Found(RUN, started=False)], Phase.QUEUED, None),
+        (UNKNOWN, [Found(RUN, started=False)], Phase.QUEUED, None),
+        (RUNNING, [Found(RUN, started=False)], Phase.RUNNING, None),
+        (QUEUED, [Found(RUN, Ending(RUN, exit_code=1))], Phase.OVER, Outcome.COMPLETED),
+        (QUEUED, [Found(RUN, NEVER)], Phase.OVER, Outcome.NEVER_STARTED),
         (UNKNOWN, [Found(RUN)], Phase.RUNNING, None),
         (ORDERED, [Found(RUN)], Phase.RUNNING, None),
         (RUNNING, [Found(RUN)], Phase.RUNNING, None),

@@ -100,8 +100,11 @@ def after_find(book: RunBook, found: Iterable[Found], now_seconds: int) -> list[
         known = book.get(each.run)
         if known is None:
             entries.append(Ordered(each.run))
-        if known is None or known.phase in (Phase.ORDERED, Phase.QUEUED):
-            entries.append(Began(each.run) if each.started else Queued(each.run))
+        phase = known.phase if known else Phase.ORDERED
+        if phase in (Phase.ORDERED, Phase.QUEUED) and _has_begun(each):
+            entries.append(Began(each.run))
+        elif phase is Phase.ORDERED and each.ending is None:
+            entries.append(Queued(each.run))
         if each.ending is not None and (known is None or known.phase is not Phase.OVER):
             entries.append(Over(ended_report(each.ending), now_seconds))
     for known in book.live():
@@ -109,3 +112,8 @@ def after_find(book: RunBook, found: Iterable[Found], now_seconds: int) -> list[
             lost = RunEnded(run=known.run, outcome=Outcome.LOST, detail="the engine has no trace of the run")
             entries.append(Over(lost, now_seconds))
     return entries
+
+
+def _has_begun(found: Found) -> bool:
+    never = found.ending is not None and found.ending.outcome is Outcome.NEVER_STARTED
+    return found.started and not never
