@@ -55,7 +55,7 @@ class Board:
         self._books: dict[PoolId, Accounts] = {}
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaTree | None] = {}
         self._tenants: dict[PoolId, Tenants] = {}
-        self._lenders: dict[tuple[OwnerId, PoolId], list[tuple[OwnerId, int]]] = {}
+        self._lenders = {} if rules.has_windows else rules.lenders
 
     # --- looking -----------------------------------------------------------------------------------------------------
 

@@ -38,18 +38,23 @@ def settle_loans(board: Board, pools: Iterable[PoolId]) -> None:
 
 
 def _bring_home(board: Board, owner: OwnerId, pool: PoolId) -> None:
+    room = board.idle(owner, pool)
+    if room <= 0:
+        return
     tenants = board.tenants(pool)
     for job_id in tenants.borrowers():
         job = board.state.jobs[job_id]
         if job.owner != owner:
             continue
-        moves, room = [], board.idle(owner, pool)
+        moves = []
         for charge in tenants.charges(job):
             gpus = min(charge.gpus, room)
             if charge.owner != owner and gpus > 0:
                 moves.append(Move(job_id, charge.owner, owner, gpus))
                 room -= gpus
         commit(board, moves)
+        if room <= 0:
+            return
 
 
 # --- moving a loan to another lender ---------------------------------------------------------------------------------
@@ -114,6 +119,9 @@ def _may_be_forbidden(board: Board, lender: OwnerId, pool: PoolId) -> bool:
     books = board.books(pool)
     if books[lender].lent > lending_limit(board.state, lender, pool):
         return True
+    contract = board.state.owners[lender].declared.lending
+    if not (contract.refuses_owners or contract.refuses_kinds or contract.windows):
+        return False  # it lets everyone in, and at any time
     return any(
         account.borrowed and borrower != lender and not _is_let_in(board, borrower, lender, pool)
         for borrower, account in books.items()

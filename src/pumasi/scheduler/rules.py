@@ -12,6 +12,8 @@ from pumasi.state.lending import is_open
 _NEVER = Preemption.NEVER
 _STRICT = QueueOrder.STRICT
 
+Lenders = dict[tuple[OwnerId, PoolId], list[tuple[OwnerId, int]]]
+
 
 class Rules:
     """The declared side of the fleet, as cycles need it.
@@ -19,7 +21,8 @@ class Rules:
     `preempting`: the queues whose waiting work may stop other work of theirs. `strict`: those whose first job blocks
     the rest. `with_quotas`: where an owner's queues have quotas. `position`: each queue's place in the order of
     declaration. `entitled`: GPUs each owner is entitled to in all. `declarations`: the state's counter when this was
-    worked out.
+    worked out. `lenders`: what boards found out about who may lend to whom; it holds from cycle to cycle unless there
+    are windows.
     """
 
     def __init__(self, state: FleetState) -> None:
@@ -40,6 +43,8 @@ class Rules:
             for owner, account in books.items():
                 self.entitled[owner] += account.entitled
         self._windows = [window for owner in state.owners.values() for window in owner.declared.lending.windows]
+        self.has_windows = bool(self._windows)
+        self.lenders: Lenders = {}
         self._demands: dict[DemandKey, Demand] = {}
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaRules] = {}
 
