@@ -19,7 +19,7 @@ def never_admissible(state: FleetState, spec: JobSpec) -> list[Verdict]:
     """Why no pool can ever run this job as the fleet and its rules stand: a verdict per pool; empty if one can."""
     verdicts = []
     for pool in state.pools:
-        verdict = verdict_on(state, spec, pool) or _queue_verdict(state, spec, pool)
+        verdict = verdict_on(state, spec, pool) or queue_verdict(state, spec, pool)
         if verdict is None:
             return []
         verdicts.append(verdict)
@@ -195,7 +195,8 @@ _CHECKS: tuple[Callable[[FleetState, JobSpec, Pool], Finding | None], ...] = (
 # --- what the queue may use ------------------------------------------------------------------------------------------
 
 
-def _queue_verdict(state: FleetState, spec: JobSpec, pool: PoolId) -> Verdict | None:
+def queue_verdict(state: FleetState, spec: JobSpec, pool: PoolId) -> Verdict | None:
+    """Why a queue's borrowing limit never lets the job run in a pool, or None if none is too low."""
     for queue in _path(state, spec.queue):
         quota = state.queues[queue].declared.quotas.get(pool)
         if quota is None or quota.borrowing_limit is None or state.queues[queue].parent is None:

@@ -10,6 +10,7 @@ from pumasi.model.ids import JobId, PoolId, QueueId
 from pumasi.model.jobs import JobState, Level
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.eligibility import queue_verdict
 from pumasi.scheduler.estimate import Estimates
 from pumasi.scheduler.placement import find, segment_counts
 from pumasi.scheduler.reasons import Reason, ReasonCode, Reasons, Verdict
@@ -26,7 +27,7 @@ _C = ReasonCode
 _NEARNESS = (
     _C.TOO_FEW_FREE, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW,
     _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED, _C.LENDER_REFUSES_OWNER, _C.LENDER_REFUSES_KIND,
-    _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL,
+    _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL, _C.QUEUE_LIMIT_TOO_SMALL,
 )  # fmt: skip
 _RANK = {code: rank for rank, code in enumerate(_NEARNESS)}
 
@@ -145,6 +146,9 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason | None:
         return Reason(_C.SITE_NOT_CONNECTED, pool, "the site's agent is not heard from", f"{pool}'s site connecting")
     room = board.queue_room(job, pool)
     if room < gpus:
+        never = queue_verdict(board.state, job.spec, pool) or _owner_verdict(board, job, pool)
+        if never is not None:
+            return Reason(never.code, pool, never.detail, CHANGE)
         detail = f"queue {job.spec.queue} may use {max(0, room)} more GPUs there, the job asks for {gpus}"
         return Reason(_C.QUEUE_LIMIT, pool, detail, f"{gpus - room} GPUs given back by the queue at {pool}")
     if board.free(pool).free_gpus >= gpus > board.power_room(pool):
@@ -154,6 +158,15 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason | None:
     if _own(board, job, pool) + _lendable(board, job, demand, pool) < gpus:
         return _not_entitled(board, job, demand, fit)
     return _not_free(board, fit)
+
+
+def _owner_verdict(board: Board, job: Job, pool: PoolId) -> Verdict | None:
+    """Why the job's owner can never use so many GPUs there, if its borrowing limit is why."""
+    quota, most = board.state.queues[job.owner].declared.quotas.get(pool), board.home_most(job, pool)
+    if quota is None or quota.borrowing_limit is None or most + quota.borrowing_limit >= job.spec.gpus:
+        return None
+    detail = f"{job.owner} may borrow {quota.borrowing_limit} GPUs there beside {most} of its own"
+    return Verdict(_C.QUEUE_LIMIT_TOO_SMALL, pool, f"{detail}, the job asks for {job.spec.gpus}")
 
 
 def _own(board: Board, job: Job, pool: PoolId) -> int:
