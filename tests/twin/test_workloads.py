@@ -13,7 +13,7 @@ from pumasi.plans.reader import load_plan
 from pumasi.twin.workloads import call
 from pumasi.twin.workloads.classes import INDUSTRIES, WorkClass
 from pumasi.twin.workloads.mapping import LIMIT_FLOOR_SECONDS, Placing, place
-from pumasi.twin.workloads.openb import NodeKind, read_openb_nodes, read_openb_pods
+from pumasi.twin.workloads.openb import NodeKind, openb_plan, read_openb_nodes, read_openb_pods
 from pumasi.twin.workloads.philly import read_philly
 from pumasi.twin.workloads.resample import DAY_MS, HOUR_MS, KOREA_OFFSET_MS, Resampling, resample, weekday
 from pumasi.twin.workloads.shapes import ks_per_mille, shape_distances
@@ -65,6 +65,13 @@ class TestReaders:
         text = "sn,cpu_milli,memory_mib,gpu,model\na,64000,262144,2,P100\nb,64000,262144,2,P100\nc,96000,1,8,V100\n"
         nodes = read_openb_nodes(written(tmp_path, text))
         assert nodes == {NodeKind("P100", 2, 64_000, 262_144): 2, NodeKind("V100", 8, 96_000, 1): 1}
+        plan = openb_plan(nodes)
+        assert [
+            (pool.id, pool.nodes, pool.gpus, pool.cpus_per_node, pool.memory_mib_per_node) for pool in plan.pools
+        ] == [
+            ("p100-2-64-256", 2, 4, 64, 262_144),
+            ("v100-8-96-0", 1, 8, 96, 1),
+        ]
 
     @pytest.mark.parametrize(
         ("read", "text", "said"),

@@ -48,7 +48,8 @@ def _told() -> Iterator[Any]:
 def twin() -> None:
     """Try rules, fleets and faults in the digital twin: this very control plane on simulated time.
 
-    A SCENARIO is a YAML file, or the name of one that ships with Pumasi: philly, korea, korea-flood, first-call.
+    A SCENARIO is a YAML file, or the name of one that ships with Pumasi: philly, korea, korea-flood,
+    first-call, openb.
     """
 
 

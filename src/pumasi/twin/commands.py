@@ -110,7 +110,7 @@ def simulate(tasks: Sequence[Task], out: Path, title: str, traces: Path, process
     :raises TwinProblem: if a run cannot be made or the report not be written.
     """
     try:
-        fleet = read_fleet(tasks[0].file)
+        fleet = read_fleet(tasks[0].file, traces)
         runs = run_all(tasks, traces, processes, lambda done, at_ms: told(done, day_of(at_ms) if at_ms else ""))
         if not runs:
             raise TwinProblem("stopped before anything was simulated; no report was written")

@@ -16,10 +16,10 @@ from pumasi.twin.report.measures import Measures, measure
 from pumasi.twin.rules import Rules, queue_under, with_rules
 from pumasi.twin.run import Progress, simulate
 from pumasi.twin.scenario import PlanChange, Scenario
-from pumasi.twin.scenario_file import CALL_PLAN, Flood, ScenarioFile, TraceWork
+from pumasi.twin.scenario_file import CALL_PLAN, OPENB_PLAN, Flood, ScenarioFile, TraceWork
 from pumasi.twin.workloads.call import call_jobs, call_plan
 from pumasi.twin.workloads.mapping import SCRIPT, Placed, Placing, limit_seconds, place
-from pumasi.twin.workloads.openb import read_openb_pods
+from pumasi.twin.workloads.openb import openb_plan, read_openb_nodes, read_openb_pods
 from pumasi.twin.workloads.philly import read_philly
 from pumasi.twin.workloads.resample import DAY_MS, HOUR_MS, Resampling, resample, source_jobs
 from pumasi.twin.workloads.shapes import ShapeDistances, shape_distances
@@ -28,6 +28,7 @@ from pumasi.twin.workloads.synthetic import SyntheticWork, synthetic_jobs
 from pumasi.twin.workloads.trace import TraceJob, TraceProblem
 
 KOREA = timezone(timedelta(hours=9))
+OPENB_NODES = "openb/openb_node_list_gpu_node.csv"
 READERS: dict[str, Callable[[Path], list[TraceJob]]] = {
     "philly": read_philly,
     "swf": read_swf,
@@ -55,15 +56,18 @@ def day_of(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, KOREA).date().isoformat()
 
 
-def read_fleet(file: ScenarioFile, seed: int = 1) -> FleetPlan:
+def read_fleet(file: ScenarioFile, traces: Path, seed: int = 1) -> FleetPlan:
     """The plan of a scenario with its changes, before any rules.
 
+    :raises TraceProblem: if the plan is the nodes of a trace that cannot be read.
     :raises FileNotFoundError: if there is no such plan.
     :raises PlanError: with every mistake of the plan.
     :raises ChangeRefused: if a change does not fit the plan.
     """
     if file.plan == CALL_PLAN:
         return call_plan(seed, 100)
+    if file.plan == OPENB_PLAN:
+        return openb_plan(read_openb_nodes(_trace_path(file, OPENB_NODES, traces)))
     beside = file.folder / file.plan
     plan = load_plan(beside if beside.is_file() else find_plan(file.plan))
     for change in file.changes:
@@ -76,7 +80,7 @@ def prepare(file: ScenarioFile, rules: Rules, seed: int, traces: Path) -> Prepar
 
     :raises TraceProblem: if the trace cannot be read; and what `read_fleet` raises.
     """
-    fleet, start_ms = read_fleet(file, seed), day_ms(file.start)
+    fleet, start_ms = read_fleet(file, traces, seed), day_ms(file.start)
     jobs, shapes, notes = _jobs(file, fleet, seed, traces)
     if rules.one_owner:
         jobs = [_moved(job, rules) for job in jobs]
@@ -140,7 +144,7 @@ def _jobs(
 
 
 def _from_trace(file: ScenarioFile, work: TraceWork, seed: int, traces: Path) -> tuple[Placed, ShapeDistances]:
-    trace = READERS[work.reader](_trace_path(file, work, traces))
+    trace = READERS[work.reader](_trace_path(file, work.file, traces))
     wanted = Resampling(
         source_from_ms=day_ms(work.source_from) + 9 * HOUR_MS,  # the trace's own midnight, read as UTC
         source_days=work.source_days,
@@ -159,11 +163,11 @@ def _from_trace(file: ScenarioFile, work: TraceWork, seed: int, traces: Path) ->
     return place(drawn, placing), shape_distances(source_jobs(trace, wanted), drawn)
 
 
-def _trace_path(file: ScenarioFile, work: TraceWork, traces: Path) -> Path:
+def _trace_path(file: ScenarioFile, name: str, traces: Path) -> Path:
     for folder in (file.folder, traces):
-        if (folder / work.file).is_file():
-            return folder / work.file
-    raise TraceProblem(f"{work.file} is neither in {file.folder} nor in {traces}; --traces names another folder")
+        if (folder / name).is_file():
+            return folder / name
+    raise TraceProblem(f"{name} is neither in {file.folder} nor in {traces}; --traces names another folder")
 
 
 def _notes(placed: Placed) -> tuple[str, ...]:

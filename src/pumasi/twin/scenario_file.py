@@ -21,6 +21,7 @@ PLACES = (PACKAGE / "data", PACKAGE.parents[2] / "scenarios")  # installed wheel
 READERS = ("philly", "swf", "openb")
 YEAR_DAYS = 366
 CALL_PLAN = "first-call"  # the plan of the first public call, which is drawn anew for every seed
+OPENB_PLAN = "openb-nodes"  # the nodes of the openb trace
 
 
 class TraceWork(Struct, frozen=True, kw_only=True):

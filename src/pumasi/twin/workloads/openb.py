@@ -10,10 +10,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pumasi.model.fleet import CpuArch, FleetPlan, GpuModel, Owner, OwnerKind, Pool, Queue, Quota, Site, Stage
 from pumasi.twin.workloads.trace import WHOLE_GPU_MILLI, TraceJob, TraceProblem, read_rows
 
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
+OWNER = "openb"
+CLASSES = {"LS": "latency-sensitive", "Guaranteed": "guaranteed", "Burstable": "burstable", "BE": "best-effort"}
 UNTIMED_GROUP = "untimed"
 UNTIMED_GAP_MS = 1000
 UNTIMED_DURATION_MS = 3_600_000
@@ -48,6 +51,56 @@ def _kind(path: Path, line: int, row: dict[str, str]) -> NodeKind:
         return NodeKind(row["model"], int(row["gpu"]), int(row["cpu_milli"]), int(row["memory_mib"]))
     except (TypeError, ValueError) as error:
         raise TraceProblem(f"{path}:{line}: {error}") from error
+
+
+def openb_plan(kinds: dict[NodeKind, int]) -> FleetPlan:
+    """The cluster as a fleet: one owner, one site, a pool for each kind of node, a queue for each quality class.
+
+    What the trace does not say of a GPU model (memory, watts) is 0: nothing here asks for it.
+    """
+    pools = tuple(_pool(kind, nodes) for kind, nodes in kinds.items() if kind.gpus)
+    models = {pool.model: _model(pool) for pool in pools}
+    quotas = {pool.id: Quota(nominal=pool.gpus) for pool in pools}
+    queues = [Queue(id=OWNER, quotas=quotas), *(Queue(id=f"{OWNER}/{name}") for name in CLASSES.values())]
+    return FleetPlan(
+        name="openb",
+        gpu_models=tuple(models.values()),
+        owners=(Owner(id=OWNER, title="The cluster", kind=OwnerKind.COMMERCIAL),),
+        sites=(Site(id="cluster", title="The cluster", operator=OWNER),),
+        pools=pools,
+        queues=tuple(queues),
+    )
+
+
+def _pool(kind: NodeKind, nodes: int) -> Pool:
+    name = f"{kind.model.lower()}-{kind.gpus}-{kind.cpu_milli // 1000}-{kind.memory_mib // 1024}"
+    return Pool(
+        id=name,
+        site="cluster",
+        model=kind.model.lower(),
+        owner=OWNER,
+        nodes=nodes,
+        gpus_per_node=kind.gpus,
+        nodes_per_rack=8,
+        racks_per_block=16,
+        entitlements={OWNER: nodes * kind.gpus},
+        stages={Stage.IN_SERVICE: "1970-01-01"},
+        cpus_per_node=kind.cpu_milli // 1000,
+        memory_mib_per_node=kind.memory_mib,
+    )
+
+
+def _model(pool: Pool) -> GpuModel:
+    return GpuModel(
+        id=pool.model,
+        title=pool.model.upper(),
+        gpus_per_node=pool.gpus_per_node,
+        nvlink_nodes=1,
+        memory_gib=0,
+        cpu_arch=CpuArch.X86_64,
+        gpu_watts=0,
+        planning_watts=0,
+    )
 
 
 def read_openb_pods(path: Path) -> list[TraceJob]:
