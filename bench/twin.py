@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import twin_fleets as fleets
-from bench.measure import Figures, median, peak_memory_mib, publish
+from bench.measure import RESULTS, Figures, median, peak_memory_mib, publish
 from pumasi.control.plane import ControlPlane
 from pumasi.model.fleet import FleetPlan
 from pumasi.plans.locate import find_plan
@@ -182,31 +182,35 @@ PARTS = {each.__name__: each for each in (philly, philly_fifo, flat, accasim, mi
 def in_a_process(part: str) -> Figures:
     """The figures of one part."""
     print(f"bench: {part}", file=sys.stderr)
-    done = subprocess.run([sys.executable, "-m", "bench.twin", part], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, "-m", "bench.twin", "--here", part], stdout=subprocess.PIPE, check=True)
     figures: dict[str, Any] = json.loads(done.stdout)
     return figures
 
 
 def with_ratios(figures: Figures) -> Figures:
     """Add AccaSim's ratio for each policy with which both found the same mean wait (to a millionth)."""
-    ours = figures["flat_mean_wait_seconds"]
+    ours = figures.get("flat_mean_wait_seconds")
     for policy in ("fifo", "easy"):
+        figures.pop(f"accasim_ratio_{policy}", None)
         theirs = figures.get(f"accasim_{policy}_mean_wait_seconds")
-        if theirs is not None and abs(theirs - ours) <= theirs / 1_000_000:
+        if ours is not None and theirs is not None and abs(theirs - ours) <= theirs / 1_000_000:
             rate = figures[f"accasim_{policy}_jobs_per_cpu_second"]
             figures[f"accasim_ratio_{policy}"] = figures["flat_jobs_per_cpu_second"] / rate
     return figures
 
 
 def main() -> None:
-    """All parts, or the one named."""
-    if len(sys.argv) > 1:
-        json.dump(PARTS[sys.argv[1]](), sys.stdout)
+    """Measure all parts, or anew those named; `--here PART` measures one in this process and prints it."""
+    if sys.argv[1:2] == ["--here"]:
+        json.dump(PARTS[sys.argv[2]](), sys.stdout)
         return
     figures: Figures = {}
-    for part in PARTS:
+    known = RESULTS / "twin.json"
+    if sys.argv[1:] and known.exists():
+        figures = {key: value for key, value in json.loads(known.read_text()).items() if key in NOTES}
+    for part in sys.argv[1:] or PARTS:
         figures |= in_a_process(part)
-    publish("twin", with_ratios(figures), NOTES)
+        publish("twin", with_ratios({key: figures[key] for key in NOTES if key in figures}), NOTES)
 
 
 if __name__ == "__main__":
