@@ -4,15 +4,17 @@ One wave gives every site a job and breaks something. The jobs write down what t
 what anybody says of them. `make chaos` runs many waves and writes docs/reference/chaos.md.
 """
 
+import contextlib
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from pumasi.demo.slurm_fleet import SlurmFleet, slurm_fleet
+from pumasi.demo.slurm_fleet import FleetTrouble, SlurmFleet, slurm_fleet
 
 BEATS = 15  # a job's life in beats of a fifth of a second
 DOWN_SECONDS = 1.0
@@ -87,12 +89,14 @@ def run_twice(steps_taken: Iterable[tuple[int, str]]) -> str:
 
 def judge(fleet: SlurmFleet, marks: Path, job: int, submitted_at: float) -> Verdict:
     """Wait for a job's end and hold what the fleet says of it against what it wrote."""
-    row = fleet.wait_state(job, "succeeded", "failed", "cancelled", "unknown_outcome", seconds=PATIENCE_SECONDS)
+    with contextlib.suppress(FleetTrouble):  # one that never ends is lost, as its row shows
+        fleet.wait_state(job, "succeeded", "failed", "cancelled", "unknown_outcome", seconds=PATIENCE_SECONDS)
+    row = fleet.client.job(job)
     seconds = time.monotonic() - submitted_at
     taken = steps(marks, job)
     problem = run_twice(taken)
     if not problem and (row["state"] != "succeeded" or (len(row["attempts"]), "end") not in taken):
-        problem = f"lost: it is {row['state']} and wrote {taken[-1:]}"
+        problem = f"lost: job {job} is {row['state']} and wrote {taken[-1:]}; {row['attempts']}"
     return Verdict(problem, len(row["attempts"]), seconds)
 
 
@@ -166,21 +170,24 @@ the end.
 """
 
 
-def measure(fleet: SlurmFleet, marks: Path, runs: int) -> list[Tally]:
-    """At least `runs` jobs under each kind of blow."""
+def measure(fleet: SlurmFleet, marks: Path, runs: int) -> Iterator[list[Tally]]:
+    """At least `runs` jobs under each kind of blow; the table so far after every wave."""
     waves = -(-runs // len(fleet.clusters))
     blows: list[list[Verdict]] = [[], [], []]
     for number in range(waves):
-        step = number / waves  # moments spread evenly over the four seconds
-        blows[0] += wave(fleet, marks, kill_slurmctld, step * 0.8, 0.8)
-        blows[1] += wave(fleet, marks, kill_agent, step * 0.8, 0.8)
-        blows[2] += control_wave(fleet, marks, step * 4)
-        print(f"chaos: {number + 1} of {waves} waves", flush=True)
-        for verdicts in blows:
-            for verdict in verdicts[-len(fleet.clusters) :]:
-                if verdict.problem:
-                    print(f"chaos: {verdict}", flush=True)
-    return [tally(kind, verdicts) for kind, verdicts in zip(_KINDS, blows, strict=True)]
+        share = number / waves  # moments spread evenly over the four seconds
+        news = (
+            wave(fleet, marks, kill_slurmctld, share * 0.8, 0.8),
+            wave(fleet, marks, kill_agent, share * 0.8, 0.8),
+            control_wave(fleet, marks, share * 4),
+        )
+        for verdicts, new in zip(blows, news, strict=True):
+            verdicts.extend(new)
+        for cluster in fleet.clusters.values():
+            cluster.resume_drained()
+        problems = [verdict.problem for new in news for verdict in new if verdict.problem]
+        print(f"chaos: {number + 1} of {waves} waves", *problems, sep="\n  ", flush=True)
+        yield [tally(kind, verdicts) for kind, verdicts in zip(_KINDS, blows, strict=True)]
 
 
 def page(rows: list[Tally]) -> str:
@@ -193,11 +200,13 @@ def page(rows: list[Tally]) -> str:
 def main() -> None:
     """`python -m tests.slurm.chaos [RUNS]`: the table, into the docs; exit code 1 if anything was lost or run twice."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave nothing behind then, either
+    rows: list[Tally] = []
     with tempfile.TemporaryDirectory(prefix="pumasi-slurm-") as folder, slurm_fleet(Path(folder) / "f") as fleet:
         marks = Path(folder) / "marks"
         marks.mkdir()
-        rows = measure(fleet, marks, runs)
-    PAGE.write_text(page(rows), encoding="utf-8")
+        for rows in measure(fleet, marks, runs):
+            PAGE.write_text(page(rows), encoding="utf-8")
     print(page(rows))
     if any(row.lost or row.twice for row in rows):
         sys.exit(1)

@@ -246,7 +246,7 @@ class SiteAgent:
             elif answer.verdict is StartVerdict.QUEUED:
                 entries.append(Queued(order.run))
             elif answer.verdict is StartVerdict.REFUSED:
-                entries.append(self._refused(order, answer.detail))
+                entries.append(self._refused(order, answer.detail, Outcome.NEVER_STARTED))
         await self._record(entries)
         unsure = [answer.detail for answer in answers if answer.verdict is StartVerdict.UNSURE]
         if unsure:
@@ -263,15 +263,15 @@ class SiteAgent:
         for order in orders:
             problem = self._admission.refusal(order, in_use)
             if problem:
-                refused.append(self._refused(order, problem))
+                refused.append(self._refused(order, problem, Outcome.REFUSED))
             else:
                 allowed.append(order)
                 in_use += span_gpus(order.spans)
         return allowed, refused
 
-    def _refused(self, order: StartOrder, problem: str) -> Over:
+    def _refused(self, order: StartOrder, problem: str, outcome: Outcome) -> Over:
         self._log.warning("run refused", run=order.run, problem=problem)
-        return Over(RunEnded(run=order.run, outcome=Outcome.NEVER_STARTED, detail=problem), int(time.time()))
+        return Over(RunEnded(run=order.run, outcome=outcome, detail=problem), int(time.time()))
 
     def _hand_over(self, order: StartOrder) -> StartAnswer:
         limit_ms = self._settings.real_ms(order.time_limit_seconds * 1000)

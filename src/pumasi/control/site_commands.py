@@ -95,6 +95,8 @@ def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: 
     )
 
 
+_REFUSALS_MOST = 3
+
 # What becomes of a job whose attempt ended so: (if it may run again, if not).
 _AFTER: dict[Outcome, tuple[JobState, JobState]] = {
     Outcome.TIME_LIMIT: (JobState.EXPIRED, JobState.EXPIRED),
@@ -105,6 +107,7 @@ _AFTER: dict[Outcome, tuple[JobState, JobState]] = {
     Outcome.POWER_CUT: (JobState.WAITING, JobState.CANCELLED),
     Outcome.NODE_FAILED: (JobState.WAITING, JobState.FAILED),
     Outcome.NEVER_STARTED: (JobState.WAITING, JobState.FAILED),
+    Outcome.REFUSED: (JobState.WAITING, JobState.FAILED),
     Outcome.LOST: (JobState.WAITING, JobState.UNKNOWN_OUTCOME),
 }
 
@@ -115,6 +118,10 @@ def _becomes(job: Job, live: Attempt, report: RunEnded, requeue_limit: int) -> J
     if report.outcome is Outcome.COMPLETED:
         return JobState.SUCCEEDED if report.exit_code == 0 and report.signal == 0 else JobState.FAILED
     again, otherwise = _AFTER[report.outcome]
+    if report.outcome is Outcome.REFUSED:
+        # A site's policy changes seldom: by then another pool may have been tried, but nobody is asked without end.
+        refusals = 1 + sum(each.outcome is Outcome.REFUSED for each in job.attempts)
+        return again if refusals < _REFUSALS_MOST else otherwise
     may_run_again = job.spec.requeue or report.outcome is Outcome.NEVER_STARTED
     return again if may_run_again and live.number <= requeue_limit else otherwise
 

@@ -47,6 +47,7 @@ class Outcome(StrEnum):
     POWER_CUT = "power_cut"
     NODE_FAILED = "node_failed"
     NEVER_STARTED = "never_started"  # the engine refused or lost it before its first instruction
+    REFUSED = "refused"  # the site's own policy forbids it
     LOST = "lost"  # it ran, and nobody can say how it ended
 
 

@@ -139,6 +139,13 @@ class SlurmCluster:
         """Take a drained node back into service."""
         self.ask("scontrol", "update", f"nodename={node}", "state=resume")
 
+    def resume_drained(self) -> tuple[str, ...]:
+        """Take back the nodes that are drained, as the site's staff does: Slurm itself drains some after a crash."""
+        drained = self.ask("sinfo", "--noheader", "--Node", "--states=drain", "--format=%N").split()
+        for node in dict.fromkeys(drained):
+            self.resume(node)
+        return tuple(dict.fromkeys(drained))
+
     # -- what runs
 
     def processes(self) -> tuple[int, ...]:

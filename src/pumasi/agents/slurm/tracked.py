@@ -31,7 +31,7 @@ class Patience(NamedTuple):
     dead: float = 900.0
     stray: float = 10.0
     stop: float = 10.0
-    nodes: float = 30.0
+    nodes: float = 10.0
     away: float = 60.0
 
 

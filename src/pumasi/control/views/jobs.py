@@ -41,6 +41,7 @@ _OUTCOME_CODES = {
     Outcome.POWER_CUT: "RQ",
     Outcome.NODE_FAILED: "NF",
     Outcome.NEVER_STARTED: "BF",
+    Outcome.REFUSED: "BF",
     Outcome.LOST: "NF",
 }
 
@@ -51,6 +52,7 @@ _ENDED_CODES: dict[Outcome | None, str] = {
     Outcome.PREEMPTED: "PR",
     Outcome.NODE_FAILED: "NF",
     Outcome.NEVER_STARTED: "BF",
+    Outcome.REFUSED: "BF",
 }
 
 
