@@ -129,11 +129,7 @@ class Board:
 
     def ending_home(self, owner: OwnerId, pool: PoolId) -> int:
         """GPUs of an owner's entitlement that its own stopping jobs will leave."""
-        tenants, jobs = self.tenants(pool), self.state.jobs
-        charges = [
-            charge for job in tenants.stopping if jobs[job].owner == owner for charge in tenants.charges(jobs[job])
-        ]
-        return sum(charge.gpus for charge in charges if charge.owner == owner)
+        return self.tenants(pool).ending_home.get(owner, 0)
 
     def has_power(self, reservation: Reservation) -> bool:
         """True if a reservation may start: power carries it beside all that is in use."""

@@ -25,7 +25,7 @@ def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
             continue
         leaf, (job, demand) = turn
         if demand.may_borrow and _place_borrowed(board, job, demand):
-            tree.used(leaf, job.spec.gpus)
+            tree.used(leaf, job, demand)
         else:
             refuse(board, leaf, job, demand)
 

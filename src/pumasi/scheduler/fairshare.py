@@ -5,9 +5,10 @@ them like a steady past. Keys are exact integers: use × (least common multiple 
 Only the child at the top of a heap ever changes its key, so a placement costs one heap step a level.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heapreplace
 from math import lcm
+from typing import Any
 
 from pumasi.model.ids import JobId, OwnerId, QueueId
 from pumasi.scheduler.board import NEVER_MS, Board
@@ -17,6 +18,11 @@ from pumasi.state.records import Job
 
 Turn = tuple[Job, Demand]
 Head = tuple[tuple[int, JobId], int]  # the next job of a file, and which file
+
+
+# What a node that has not been opened has in it. Most never are, so they share these, which nobody changes.
+_NONE: list[Any] = []
+_NOBODY: set[Any] = set()
 
 
 class File:
@@ -37,9 +43,14 @@ class File:
 
 
 class ShareNode:
-    """A queue with work in it or below it. A queue with both is a node whose own work is one more child."""
+    """A queue with work in it or below it. A queue with both is a node whose own work is one more child.
 
-    __slots__ = ("children", "files", "heads", "heap", "parent", "position", "queue", "refused", "scale", "use")
+    What is below a node is only read from the state when its turn comes.
+    """
+
+    __slots__ = (
+        "children", "files", "heads", "heap", "is_open", "parent", "position", "queue", "refused", "scale", "use",
+    )  # fmt: skip
 
     def __init__(self, queue: QueueId, parent: "ShareNode | None", position: int, use: int) -> None:
         self.queue = queue
@@ -47,11 +58,12 @@ class ShareNode:
         self.position = position
         self.use = use
         self.scale = 1
-        self.children: list[ShareNode] = []
-        self.heap: list[tuple[int, int, ShareNode]] = []
-        self.files: list[File] = []
-        self.heads: list[Head] = []
-        self.refused: set[Demand] = set()
+        self.is_open = False
+        self.children: list[ShareNode] = _NONE
+        self.heap: list[tuple[int, int, ShareNode]] = _NONE
+        self.files: list[File] = _NONE
+        self.heads: list[Head] = _NONE
+        self.refused: set[Demand] = _NOBODY
 
     @property
     def key(self) -> tuple[int, int, "ShareNode"]:
@@ -84,7 +96,9 @@ class ShareNode:
             heappop(self.heads)
 
     def refill(self) -> bool:
-        """Start a new pass over what is left; True if there is anything."""
+        """Start a new pass over what is left; False if there is surely nothing."""
+        if not self.is_open:
+            return True
         if self.children:
             self.heap = [child.key for child in self.children if child.refill()]
             heapify(self.heap)
@@ -93,53 +107,53 @@ class ShareNode:
             (file.line[file.at], number) for number, file in enumerate(self.files) if file.at < len(file.line)
         ]  # fmt: skip
         heapify(self.heads)
-        self.refused.clear()
-        for file in self.files:
-            file.demand.is_refused = False
+        self.refused = set()
         return bool(self.heads)
 
 
 class ShareTree:
-    """The queues of one owner that have work worth a try, and whose turn it is."""
+    """The queues of one owner that have work worth a try, and whose turn it is. `placed`: by demand, how many."""
 
-    def __init__(self, board: Board, owner: OwnerId, demands: Iterable[Demand]) -> None:
+    def __init__(self, board: Board, owner: OwnerId, demands: list[Demand], reserved: dict[QueueId, int]) -> None:
         self.owner = owner
+        self.demands = demands
+        self.placed = dict.fromkeys(demands, 0)
         self._board = board
         self._half_life_ms = board.rules.half_life_ms
-        self._files: dict[QueueId, list[File]] = {}
-        for demand in demands:
-            for queue, line in board.state.backlogs.by_need[demand.key].lines.items():
-                if queue not in board.rules.strict:
-                    self._files.setdefault(queue, []).append(File(demand, line))
-                elif line[0] == (waiting := board.state.queues[queue].waiting)[0]:
-                    self._files[queue] = [File(demand, waiting, is_strict=True)]
-        self._below = self._busy_children()
-        self._nodes: dict[QueueId, ShareNode] = {}
-        self.has_work = bool(self._files)
-        if self._files:
-            self.root = self._grow(owner, None, 0)
-            self._count_reserved()
-            self.refill()
+        self._logs = [(demand, board.state.backlogs.by_need[demand.key]) for demand in demands]
+        self._reserved = reserved
+        self._files: list[File] = []
+        self.root = ShareNode(owner, None, 0, self._use(owner))
+        self.refill()
 
     def refill(self) -> None:
         """Start a new pass over what is left."""
-        self.has_work = bool(self._files) and self.root.refill()
+        for demand in self.demands:
+            demand.is_refused = False
+        self.has_work = self.root.refill()
 
     def next(self) -> tuple[ShareNode, Turn] | None:
         """The leaf whose turn it is and its next job; None when the pass is over."""
-        while self.has_work:
+        while self.has_work and not all(demand.is_refused for demand in self.demands):
             leaf = self.root
-            while leaf.heap:
+            while True:
+                if not leaf.is_open:
+                    self._open(leaf)
+                if not leaf.heap:
+                    break
                 leaf = leaf.heap[0][2]
             turn = leaf.next_turn(self._board)
             if turn is not None:
                 return leaf, turn
             self._drop(leaf)
+        self.has_work = False
         return None
 
-    def used(self, leaf: ShareNode, gpus: int) -> None:
-        """Count GPUs given to the leaf whose turn it is."""
-        use = gpus * self._half_life_ms
+    def used(self, leaf: ShareNode, job: Job, demand: Demand) -> None:
+        """Count the GPUs given to the leaf whose turn it is."""
+        if demand in self.placed:
+            self.placed[demand] += 1
+        use = job.spec.gpus * self._half_life_ms
         node = leaf
         node.use += use
         while node.parent is not None:
@@ -147,10 +161,13 @@ class ShareTree:
             node = node.parent
             node.use += use
 
-    def files(self) -> Iterable[File]:
-        """Every file of every queue."""
-        for files in self._files.values():
-            yield from files
+    def begins(self) -> Iterator[tuple[int, Demand]]:
+        """When jobs that were passed over may begin: the earliest of each file."""
+        return ((file.begin_ms, file.demand) for file in self._files if file.begin_ms < NEVER_MS)
+
+    def blocked(self) -> Iterator[Demand]:
+        """The demands of which a job stands first in a queue of strict order and found no room."""
+        return (file.demand for file in self._files if file.is_strict and file.at < len(file.line))
 
     def _drop(self, node: ShareNode) -> None:
         while node.parent is not None:
@@ -160,59 +177,46 @@ class ShareTree:
             node = node.parent
         self.has_work = False
 
-    def _busy_children(self) -> dict[QueueId, list[QueueId]]:
-        """The children with work in them or below them, in order of declaration, of each queue that has any."""
-        below: dict[QueueId, list[QueueId]] = {}
-        queues = self._board.state.queues
-        for queue in self._files:
-            child, parent = queue, queues[queue].parent
-            while parent is not None:
-                if parent in below:
-                    if child not in below[parent]:
-                        below[parent].append(child)
-                    break
-                below[parent] = [child]
-                child, parent = parent, queues[parent].parent
-        for children in below.values():
-            children.sort(key=self._board.rules.position.__getitem__)
-        return below
+    def _open(self, node: ShareNode) -> None:
+        """Read from the state what is in a queue and below it."""
+        node.is_open = True
+        files = self._files_of(node.queue)
+        names: dict[QueueId, None] = {}
+        if node.parent is None or node.parent.queue != node.queue:
+            for _, log in self._logs:
+                names.update(log.below.get(node.queue, ()))
+        if names:
+            self._open_children(node, sorted(names, key=self._board.rules.position.__getitem__), bool(files))
+        else:
+            node.files, node.refused = files, set()
+            self._files += files
+        node.refill()
 
-    def _count_reserved(self) -> None:
-        """GPUs reserved for a job count as used by its queue: they are held for it."""
-        for job, reservation in self._board.reserved.items():
-            queue: QueueId | None = self._board.state.jobs[job].spec.queue
-            while queue is not None:
-                if queue in self._nodes:
-                    self._nodes[queue].use += sum(charge.gpus for charge in reservation.charges) * self._half_life_ms
-                queue = self._board.state.queues[queue].parent
-
-    def _grow(self, queue: QueueId, parent: ShareNode | None, position: int) -> ShareNode:
-        node = self._nodes[queue] = ShareNode(queue, parent, position, self._use(queue))
-        below = self._below.get(queue)
-        if not below:
-            node.files = self._files[queue]
-            return node
-        node.children = [self._grow(child, node, place) for place, child in enumerate(below)]
-        weights = [max(1, self._board.state.queues[child].declared.weight) for child in below]
-        if queue in self._files:
-            node.children.append(self._own_work(node, len(below)))
+    def _open_children(self, node: ShareNode, names: list[QueueId], has_own_work: bool) -> None:
+        queues, position = self._board.state.queues, self._board.rules.position
+        node.children = [ShareNode(name, node, position[name], self._use(name)) for name in names]
+        weights = [max(1, queues[name].declared.weight) for name in names]
+        if has_own_work:
+            below = sum(self._use(child) for child in queues[node.queue].children)
+            own = ShareNode(node.queue, node, len(position), max(0, self._use(node.queue) - below))
+            node.children.append(own)
             weights.append(1)
         common = lcm(*weights)
         for child, weight in zip(node.children, weights, strict=True):
             child.scale = common // weight
-        return node
 
-    def _own_work(self, parent: ShareNode, position: int) -> ShareNode:
-        children = self._board.state.queues[parent.queue].children
-        below = sum(self._use(child) for child in children)
-        own = ShareNode(parent.queue, parent, position, max(0, parent.use - below))
-        own.files = self._files[parent.queue]
-        return own
+    def _files_of(self, queue: QueueId) -> list[File]:
+        if queue not in self._board.rules.strict:
+            return [File(demand, log.lines[queue]) for demand, log in self._logs if queue in log.lines]
+        waiting = self._board.state.queues[queue].waiting
+        heads = [demand for demand, log in self._logs if queue in log.lines and log.lines[queue][0] == waiting[0]]
+        return [File(demand, waiting, is_strict=True) for demand in heads]
 
     def _use(self, queue: QueueId) -> int:
+        """GPUs reserved for its jobs count as used: they are held for it."""
         record = self._board.state.queues[queue]
         past = record.past_at(self._board.now_ms, self._half_life_ms)
-        return past + record.gpus_in_use * self._half_life_ms
+        return past + (record.gpus_in_use + self._reserved.get(queue, 0)) * self._half_life_ms
 
 
 def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:
@@ -222,4 +226,17 @@ def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:
         by_owner.setdefault(demand.owner, []).append(demand)
     if len(by_owner) > 1:
         by_owner = {owner: by_owner[owner] for owner in board.state.owners if owner in by_owner}
-    return [ShareTree(board, owner, found) for owner, found in by_owner.items()]
+    reserved = _reserved_gpus(board) if by_owner else {}
+    return [ShareTree(board, owner, found, reserved) for owner, found in by_owner.items()]
+
+
+def _reserved_gpus(board: Board) -> dict[QueueId, int]:
+    """GPUs reserved for the jobs of each queue and of those below it."""
+    found: dict[QueueId, int] = {}
+    for job, reservation in board.reserved.items():
+        gpus = sum(charge.gpus for charge in reservation.charges)
+        queue: QueueId | None = board.state.jobs[job].spec.queue
+        while queue is not None:
+            found[queue] = found.get(queue, 0) + gpus
+            queue = board.state.queues[queue].parent
+    return found

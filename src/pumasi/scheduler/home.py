@@ -18,7 +18,7 @@ def home_pass(board: Board, tree: ShareTree) -> None:
     while (turn := tree.next()) is not None:
         leaf, (job, demand) = turn
         if _place_home(board, job, demand) or claims.claim(job, demand):
-            tree.used(leaf, job.spec.gpus)
+            tree.used(leaf, job, demand)
         else:
             refuse(board, leaf, job, demand)
 

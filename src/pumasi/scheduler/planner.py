@@ -49,7 +49,7 @@ class Planner:
                 break
             whole.update(dict.fromkeys(late))
         self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
-        self._remember(board, trees)
+        self._remember(trees)
         return board
 
     def why_waiting(self, now_ms: int) -> WhyWaiting:
@@ -130,7 +130,7 @@ class Planner:
 
     def _pass(self, board: Board, stirred: list[PoolId], whole: dict[PoolId, None]) -> list[ShareTree]:
         """Settle what is promised and lent, then place: home work of every owner before any borrowed work."""
-        settle_reservations(board)
+        settle_reservations(board, dict.fromkeys(stirred))
         settle_power(board)
         settle_loans(board, stirred)
         trees = share_trees(board, self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole))
@@ -163,24 +163,25 @@ class Planner:
         pools = [pool for pool in board.stirred if pool not in whole and self._by_pool.get(pool)]
         if not pools:
             return []
-        tried = {file.demand for tree in trees for file in tree.files()}
+        tried = {demand for tree in trees for demand in tree.demands}
         return [pool for pool in pools if any(demand not in tried for demand in self._by_pool[pool])]
 
-    def _remember(self, board: Board, trees: list[ShareTree]) -> None:
+    def _remember(self, trees: list[ShareTree]) -> None:
         """Put to sleep who found no room; who was placed to the last job is forgotten when the plan is folded."""
-        for job in (self.state.jobs[job] for job in board.placed) if self._rules.strict else ():
-            if job.spec.queue in self._rules.strict:
-                self._wake(self._rules.demand_of(job.owner, job.spec))  # more of it may stand behind who blocks now
         for tree in trees:
-            left: dict[Demand, bool] = {}
-            for file in tree.files():
-                left[file.demand] = left.get(file.demand, False) or file.at < len(file.line)
-                if file.begin_ms < NEVER_MS:
-                    self._began += 1
-                    heappush(self._begins, (file.begin_ms, self._began, file.demand))
-                    left[file.demand] = True
-            for demand, is_left in left.items():
-                if not is_left or (demand.has_quotas and self._rules.strict):
+            for demand, placed in tree.placed.items():
+                if placed >= self.state.backlogs.by_need[demand.key].jobs or self._may_stand_behind(demand):
                     self._wake(demand)
                 elif demand not in self._asleep:
                     self._sleep(demand)
+            for demand in tree.blocked():
+                if not demand.has_quotas and demand not in self._asleep:
+                    self._sleep(demand)
+            for begin_ms, demand in tree.begins():
+                self._began += 1
+                heappush(self._begins, (begin_ms, self._began, demand))
+
+    def _may_stand_behind(self, demand: Demand) -> bool:
+        """True if some of its jobs had no turn because they stand behind another in a queue of strict order."""
+        strict = self._rules.strict
+        return bool(strict) and not strict.isdisjoint(self.state.backlogs.by_need[demand.key].lines)

@@ -1,14 +1,22 @@
 """Reservations from earlier cycles: kept until all their GPUs are free, then started on exactly these, or let go."""
 
+from collections.abc import Container
+
 from pumasi.events.facts import NodeState
+from pumasi.model.ids import PoolId
 from pumasi.model.jobs import JobState
 from pumasi.scheduler.board import Board
 from pumasi.state.records import Reservation
 
 
-def settle_reservations(board: Board) -> None:
-    """At the start of a cycle: start what can start, let go what cannot any more, keep the rest as it is."""
+def settle_reservations(board: Board, pools: Container[PoolId]) -> None:
+    """At the start of a cycle: start what can start, let go what cannot any more, keep the rest as it is.
+
+    Only these `pools` are looked at: those where something has changed since that was last done.
+    """
     for reservation in list(board.state.reservations.values()):
+        if reservation.pool not in pools:
+            continue
         if not _is_sound(board, reservation):
             board.release(reservation)
         elif _is_clear(board, reservation) and board.has_power(reservation):

@@ -12,14 +12,16 @@ class Tenants:
     """The live jobs of a pool as loans and reclaims see them.
 
     `loans`: by lender, the running jobs that borrow from it, and how many GPUs. `ending`: by lender, GPUs lent to jobs
-    that are stopping. `stopping`: jobs told to stop, and when they are killed. `touched`: nodes where anything changed
-    since the cycle began, in order, so that who remembers an answer knows what of it is stale.
+    that are stopping; `ending_home`: by owner, GPUs its own such jobs have on its entitlement. `stopping`: jobs told to
+    stop, and when they are killed. `touched`: nodes where anything changed since the cycle began, in order, so that who
+    remembers an answer knows what of it is stale.
     """
 
     def __init__(self, state: FleetState, pool: PoolId, reservations: Iterable[Reservation]) -> None:
         self._charges: dict[JobId, tuple[Charge, ...]] = {}
         self.loans: dict[OwnerId, dict[JobId, int]] = {}
         self.ending: dict[OwnerId, int] = {}
+        self.ending_home: dict[OwnerId, int] = {}
         self.stopping: dict[JobId, int] = {}
         self.touched: list[int] = []
         self._held: dict[int, int] = {}
@@ -31,9 +33,7 @@ class Tenants:
             attempt = record.attempts[-1]
             if attempt.state is AttemptState.STOPPING and attempt.stop is not None:
                 self.stopping[job] = attempt.stop.kill_at_ms
-            charges = attempt.charges
-            if len(charges) != 1 or charges[0].owner != record.owner:
-                self._enter(record, charges)
+            self._enter(record, attempt.charges)
 
     def charges(self, job: Job) -> tuple[Charge, ...]:
         """The charges of a live job."""
@@ -77,9 +77,8 @@ class Tenants:
 
     def _enter(self, job: Job, charges: tuple[Charge, ...]) -> None:
         for charge in charges:
-            if charge.owner == job.owner:
-                continue
             if job.id in self.stopping:
-                self.ending[charge.owner] = self.ending.get(charge.owner, 0) + charge.gpus
-            else:
+                ending = self.ending_home if charge.owner == job.owner else self.ending
+                ending[charge.owner] = ending.get(charge.owner, 0) + charge.gpus
+            elif charge.owner != job.owner:
                 self.loans.setdefault(charge.owner, {})[job.id] = charge.gpus

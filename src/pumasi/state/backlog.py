@@ -33,15 +33,44 @@ def shape_key(spec: JobSpec) -> ShapeKey:
 
 
 class Backlog:
-    """The waiting jobs of an owner that need the same, queue by queue. `spec`: that of any of them."""
+    """The waiting jobs of an owner that need the same, queue by queue. `spec`: that of any of them.
 
-    __slots__ = ("key", "lines", "owner", "spec")
+    `below`: the children with such jobs in them or below them, of each queue that has any. `jobs`: how many there are.
+    """
+
+    __slots__ = ("below", "jobs", "key", "lines", "owner", "spec")
 
     def __init__(self, key: DemandKey, spec: JobSpec) -> None:
         self.key = key
         self.owner = key[0]
         self.spec = spec
+        self.jobs = 0
         self.lines: dict[QueueId, Line] = {}
+        self.below: dict[QueueId, dict[QueueId, None]] = {}
+
+    def open(self, queue: QueueId, order: tuple[int, JobId]) -> None:
+        """The first job of a queue enters."""
+        self.lines[queue] = [order]
+        parent, is_below, _ = queue.rpartition("/")
+        while is_below:
+            children = self.below.get(parent)
+            if children is not None:
+                children[queue] = None
+                return
+            self.below[parent] = {queue: None}
+            queue, (parent, is_below, _) = parent, parent.rpartition("/")
+
+    def close(self, queue: QueueId) -> None:
+        """The last job of a queue has left."""
+        del self.lines[queue]
+        parent, is_below, _ = queue.rpartition("/")
+        while is_below and queue not in self.lines and queue not in self.below:
+            children = self.below[parent]
+            del children[queue]
+            if children:
+                return
+            del self.below[parent]
+            queue, (parent, is_below, _) = parent, parent.rpartition("/")
 
 
 class Backlogs:
@@ -72,9 +101,10 @@ class Backlogs:
             backlog = self.by_need[key] = Backlog(key, spec)
         line = backlog.lines.get(spec.queue)
         if line is None:
-            backlog.lines[spec.queue] = [job.order]
+            backlog.open(spec.queue, job.order)
         else:
             insort(line, job.order)
+        backlog.jobs += 1
         if len(self.arrived) >= ARRIVALS_KEPT:
             self.forgotten += len(self.arrived)
             self.arrived.clear()
@@ -86,9 +116,10 @@ class Backlogs:
         backlog = self.by_need[key]
         line = backlog.lines[job.spec.queue]
         del line[bisect_left(line, job.order)]
+        backlog.jobs -= 1
         if not line:
-            del backlog.lines[job.spec.queue]
-            if not backlog.lines:
+            backlog.close(job.spec.queue)
+            if not backlog.jobs:
                 del self.by_need[key]
 
 
