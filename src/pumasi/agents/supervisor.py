@@ -31,6 +31,8 @@ _ENGINE_STOP_SIGNAL = signal.SIGTERM  # what an engine sends that ends the job i
 _COPY_BYTES = 1 << 20
 _KILL_AGAIN_SECONDS = 0.2
 _REQUEST_BYTES = 8192
+_SHELL_SIGNAL_CODES = 128  # a shell whose command was killed by signal n exits with 128 + n
+_ENGINE_SIGNAL_SECONDS = 0.5
 _FOREVER = float("inf")
 
 Record = dict[str, Any]
@@ -153,6 +155,7 @@ class Supervisor:
         except CannotStart as problem:
             return self._failed(problem)
         status = self._see_through()
+        self._look_for_engine(status)
         _end_children()
         for path in self._flooded_outputs():  # nobody writes any more: its last part can be kept
             _keep_tail(path, self._launch["output_limit_bytes"])
@@ -299,6 +302,15 @@ class Supervisor:
         if not self._cause:
             self._cause = cause
             self._signal(number)
+
+    def _look_for_engine(self, status: int) -> None:
+        """An engine that ends a job signals all its processes, and some may be gone before this one has its signal."""
+        if _ENGINE_STOP_SIGNAL not in self._waited_for:
+            return
+        by_signal = os.WIFSIGNALED(status) or os.WEXITSTATUS(status) > _SHELL_SIGNAL_CODES
+        patience_seconds = _ENGINE_SIGNAL_SECONDS if by_signal else 0.0
+        if signal.sigtimedwait({_ENGINE_STOP_SIGNAL}, patience_seconds) is not None:
+            self._by_engine = self._by_engine or not self._cause
 
     def _signal(self, number: int) -> None:
         # The job leads its group and is not buried yet, so the number cannot mean anybody else.
