@@ -12,6 +12,7 @@ from pumasi.model.fleet import (
     OwnerKind,
     Pool,
     Queue,
+    QueueOrder,
     Site,
     Stage,
 )
@@ -35,7 +36,9 @@ def philly_rows() -> Rows:
     return [(job.submitted_ms, max(1, job.duration_ms // 1000), job.gpus, job.group) for job in read_philly(PHILLY)]
 
 
-def philly_plan(entitlements: dict[str, int], gpus_per_node: int) -> FleetPlan:
+def philly_plan(
+    entitlements: dict[str, int], gpus_per_node: int, order: QueueOrder = QueueOrder.BEST_EFFORT
+) -> FleetPlan:
     """One pool of as many GPUs as the owners are entitled to; everyone lends everything."""
     model = GpuModel(
         id="p100", title="P100", gpus_per_node=gpus_per_node, nvlink_nodes=1, memory_gib=16, cpu_arch=CpuArch.X86_64,
@@ -53,7 +56,7 @@ def philly_plan(entitlements: dict[str, int], gpus_per_node: int) -> FleetPlan:
         owners=tuple(Owner(id=name, title=name, kind=OwnerKind.COMMERCIAL, lending=LENDS_ALL) for name in entitlements),
         sites=(Site(id="philly", title="Philly", operator=first),),
         pools=(pool,),
-        queues=tuple(Queue(id=name) for name in entitlements),
+        queues=tuple(Queue(id=name, order=order) for name in entitlements),
     )
 
 
