@@ -22,6 +22,7 @@ from tests.agents.slurm.conftest import POOL, SOON, open_slurm
 
 RUN = RunKey(1, 1)
 LONG_MS = 600_000
+NO_OUTPUT = "--output=/dev/null"
 WAITING = "echo ready; until [ -e go ]; do sleep 0.05; done; exit 3"
 
 
@@ -80,7 +81,7 @@ def jobs(cluster: SlurmCluster, state: str = "all") -> list[list[str]]:
 
 def block_first_node(cluster: SlurmCluster) -> int:
     """A job of somebody else, for as long as the test wants."""
-    busy = cluster.submit("#!/bin/sh\nsleep 600", f"--nodelist={cluster.nodes[0]}", "--exclusive")
+    busy = cluster.submit("#!/bin/sh\nsleep 600", f"--nodelist={cluster.nodes[0]}", "--exclusive", NO_OUTPUT)
     until(lambda: [str(busy), "sbatch", "RUNNING"] in jobs(cluster))
     return busy
 
@@ -88,7 +89,7 @@ def block_first_node(cluster: SlurmCluster) -> int:
 def wait_for_save(cluster: SlurmCluster) -> None:
     """Return when slurmctld has just saved its jobs: for five seconds from now, what it takes is not on its disk."""
     saved = cluster.folder / "state" / "job_state"
-    cluster.submit("#!/bin/sh\ntrue", "--hold")  # there is something to save
+    cluster.submit("#!/bin/sh\ntrue", "--hold", NO_OUTPUT)  # there is something to save
     now = time.time()
     until(lambda: saved.exists() and saved.stat().st_mtime > now)
 
@@ -130,7 +131,7 @@ def test_a_number_given_out_again_is_not_ours_to_cancel(
     ours = job_of(cluster, engine)
     cluster.kill_controller()
     cluster.start_controller()
-    foreign = cluster.submit("#!/bin/sh\nsleep 600", f"--nodelist={cluster.nodes[1]}")
+    foreign = cluster.submit("#!/bin/sh\nsleep 600", f"--nodelist={cluster.nodes[1]}", NO_OUTPUT)
     assert str(foreign) == ours, "Slurm gives the number out again, or this test shows nothing"
     assert driver.engine.stop(RUN, StopCause.CANCEL, "TERM", 0)
     assert driver.ending(RUN).stopped_for is StopCause.CANCEL
@@ -258,7 +259,7 @@ def test_a_job_of_ours_that_nobody_knows_is_ended_and_a_foreign_one_is_not(
     fleet = engine._settings.fleet
     stray = f"pumasi-{fleet}-77-1"
     for name, comment in ((stray, f"{stray}@sejong"), (stray, f"{stray}@busan"), ("simulation", stray)):
-        cluster.submit("#!/bin/sh\nsleep 600", f"--job-name={name}", f"--comment={comment}", "--gres=gpu:1")
+        cluster.submit("#!/bin/sh\nsleep 600", f"--job-name={name}", f"--comment={comment}", "--gres=gpu:1", NO_OUTPUT)
     until(lambda: len(jobs(cluster, "running")) == 3)
     until(lambda: has_jobs_after_poll(driver, cluster, 2))
     time.sleep(1.5)
