@@ -21,7 +21,7 @@ class Calendar:
     def _look(self, _: None) -> None:
         """Put the edges of one Korean day on the calendar, from now on."""
         kernel = self._world.kernel
-        now_ms = kernel.now_ms()
+        now_ms = kernel.time_ms
         minute_of_day = (now_ms // MINUTE_MS + KOREA_OFFSET_MINUTES) % DAY_MINUTES
         midnight_ms = (now_ms // MINUTE_MS - minute_of_day) * MINUTE_MS
         for minute in sorted(self._edges()):

@@ -57,7 +57,7 @@ class Faults:
 
     def _again(self, action: Action, who: tuple[str, Random], mean_ms: int) -> None:
         in_ms = max(1, round(who[1].expovariate(1) * mean_ms))
-        self._kernel.at(self._kernel.now_ms() + in_ms, Rank.FAULT, action, who)
+        self._kernel.at(self._kernel.time_ms + in_ms, Rank.FAULT, action, who)
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Faults:
         self._again(self._rack_fails, who, self._rack_mean_ms(pool))
 
     def _lose(self, pool: PoolId, nodes: range, what: str, chance: Random) -> None:
-        repaired_ms = self._kernel.now_ms() + self._repair_ms(chance)
+        repaired_ms = self._kernel.time_ms + self._repair_ms(chance)
         if self._world.plane.state.pools[pool].stage is not Stage.IN_SERVICE:
             return
         for node in nodes:
@@ -118,7 +118,7 @@ class Faults:
 
     def _repair(self, what: tuple[SimulatedSite, PoolId, range]) -> None:
         site, pool, nodes = what
-        now_ms = self._kernel.now_ms()
+        now_ms = self._kernel.time_ms
         ready = [node for node in nodes if self._repaired_ms.get((pool, node), now_ms + 1) <= now_ms]
         for node in ready:
             del self._repaired_ms[pool, node]
@@ -136,7 +136,7 @@ class Faults:
         minutes = min(max(chance.lognormvariate(CUT_LOG_MEAN, CUT_LOG_DEVIATION), CUT_MINUTES[0]), CUT_MINUTES[1])
         if not site.is_cut:
             self._change(site, is_cut=True, is_down=site.is_down)
-            self._kernel.at(self._kernel.now_ms() + round(minutes * 60_000), Rank.FAULT, self._heals, site)
+            self._kernel.at(self._kernel.time_ms + round(minutes * 60_000), Rank.FAULT, self._heals, site)
         self._again(self._is_cut, who, YEAR_MS // self._rates.partitions_per_site_year)
 
     def _heals(self, site: SimulatedSite) -> None:
@@ -146,7 +146,7 @@ class Faults:
         site = self._world.sites[who[0]]
         if not site.is_down:
             self._change(site, is_cut=site.is_cut, is_down=True)
-            self._kernel.at(self._kernel.now_ms() + self._restart_ms, Rank.FAULT, self._restarts, site)
+            self._kernel.at(self._kernel.time_ms + self._restart_ms, Rank.FAULT, self._restarts, site)
         self._again(self._agent_crashes, who, self._rates.agent_crash_days * DAY_MS)
 
     def _restarts(self, site: SimulatedSite) -> None:
@@ -165,7 +165,7 @@ class Faults:
     def _control_crashes(self, who: tuple[str, Random]) -> None:
         if not self._world.is_control_down:
             self._world.lose_control()
-            self._kernel.at(self._kernel.now_ms() + self._restart_ms, Rank.FAULT, self._control_is_back)
+            self._kernel.at(self._kernel.time_ms + self._restart_ms, Rank.FAULT, self._control_is_back)
         self._again(self._control_crashes, who, self._rates.control_crash_days * DAY_MS)
 
     def _control_is_back(self, _: None) -> None:

@@ -23,26 +23,26 @@ class Rank(IntEnum):
 
 
 class Kernel:
-    """A heap of events and the time. It is a `pumasi.ports.clock.Clock`."""
+    """A heap of events and the time, `time_ms` (read only). It is a `pumasi.ports.clock.Clock`."""
 
-    __slots__ = ("_heap", "_now_ms", "_number")
+    __slots__ = ("_heap", "_number", "time_ms")
 
     def __init__(self, start_ms: int) -> None:
-        self._now_ms = start_ms
+        self.time_ms = start_ms
         self._heap: list[tuple[int, int, int, Action, Any]] = []
         self._number = 0
 
     def now_ms(self) -> int:
         """Unix milliseconds of simulated time."""
-        return self._now_ms
+        return self.time_ms
 
     def at(self, at_ms: int, rank: Rank, action: Action, argument: Any = None) -> None:
         """Have `action(argument)` called at a moment.
 
         :raises ValueError: if the moment has passed.
         """
-        if at_ms < self._now_ms:
-            raise ValueError(f"{at_ms} has passed, it is {self._now_ms}")
+        if at_ms < self.time_ms:
+            raise ValueError(f"{at_ms} has passed, it is {self.time_ms}")
         self._number += 1
         heappush(self._heap, (at_ms, rank, self._number, action, argument))
 
@@ -56,7 +56,7 @@ class Kernel:
         :raises IndexError: if nothing is to happen.
         """
         heap = self._heap
-        self._now_ms = now_ms = heap[0][0]
+        self.time_ms = now_ms = heap[0][0]
         while heap and heap[0][0] == now_ms:
             entry = heappop(heap)
             entry[3](entry[4])

@@ -64,7 +64,7 @@ def look_ahead(
     """
     _check_order(jobs)
     kernel = Kernel(plane.now_ms())
-    if jobs and jobs[0].submit_ms < kernel.now_ms():
+    if jobs and jobs[0].submit_ms < kernel.time_ms:
         raise ValueError("the jobs begin before now")
     if scenario.faults.control_crash_days:
         raise CannotSimulate("a branch has no log of its own to come back from after a crash")
@@ -91,7 +91,7 @@ def run_world(world: World, progress: Progress | None = None) -> Outcome:
         jobs=world.table,
         refused=world.refused,
         plane=world.plane,
-        at_ms=world.kernel.now_ms(),
+        at_ms=world.kernel.time_ms,
         finished=finished,
         cycles=world.cycles,
         instants=instants,
@@ -111,5 +111,5 @@ def _run(world: World, progress: Progress | None) -> tuple[int, bool]:
         kernel.run_instant()
         world.settle()
         instants += 1
-        if progress is not None and instants % INSTANTS_BETWEEN_PROGRESS == 0 and not progress(kernel.now_ms()):
+        if progress is not None and instants % INSTANTS_BETWEEN_PROGRESS == 0 and not progress(kernel.time_ms):
             return instants, False

@@ -106,7 +106,7 @@ class SimulatedSite:
         """Have a run that began before the simulation; what it should have ended by now ends at once."""
         limit_ms = work.job.spec.time_limit_seconds * 1000
         ends_as = Outcome.COMPLETED if work.job.runtime_ms <= limit_ms else Outcome.TIME_LIMIT
-        ends_ms = max(self._kernel.now_ms(), attempt.started_ms + min(work.job.runtime_ms, limit_ms))
+        ends_ms = max(self._kernel.time_ms, attempt.started_ms + min(work.job.runtime_ms, limit_ms))
         run = Run(key, work, attempt.pool, attempt.spans, attempt.started_ms, ends_ms, ends_as)
         self.runs[key] = run
         self._kernel.at(ends_ms, Rank.END, self._ends, run)
@@ -125,7 +125,7 @@ class SimulatedSite:
         if order.was_running:
             self.reports.append(RunEnded(run=key, outcome=Outcome.LOST, detail="the engine has no such run"))
             return
-        work, now_ms = self._work(key.job), self._kernel.now_ms()
+        work, now_ms = self._work(key.job), self._kernel.time_ms
         began_ms = now_ms + self._start_delay_ms
         left_ms, limit_ms = work.job.runtime_ms - work.done_ms, order.time_limit_seconds * 1000
         ends_as = Outcome.COMPLETED if left_ms <= limit_ms else Outcome.TIME_LIMIT
@@ -150,14 +150,14 @@ class SimulatedSite:
     def _stop_for(self, run: Run, cause: StopCause, kill_in_ms: int) -> None:
         job = run.work.job
         in_ms = min(kill_in_ms, job.leaves_after_ms) if job.saves_on_notice else kill_in_ms
-        ends_ms = self._kernel.now_ms() + in_ms
+        ends_ms = self._kernel.time_ms + in_ms
         if ends_ms < run.ends_ms:
             run.ends_ms, run.ends_as = ends_ms, OUTCOME_OF_STOP[cause]
             self._kernel.at(ends_ms, Rank.END, self._ends, run)
 
     def _ends(self, run: Run) -> None:
         """Its end, unless it was moved to another moment since."""
-        if run.is_gone or run.ends_ms != self._kernel.now_ms():
+        if run.is_gone or run.ends_ms != self._kernel.time_ms:
             return
         completed = run.ends_as is Outcome.COMPLETED
         if not completed:
@@ -166,7 +166,7 @@ class SimulatedSite:
 
     def _save(self, run: Run, *, noticed: bool) -> None:
         """What of the work done in this run is not lost with it."""
-        job, worked_ms = run.work.job, max(0, self._kernel.now_ms() - run.began_ms)
+        job, worked_ms = run.work.job, max(0, self._kernel.time_ms - run.began_ms)
         if not (noticed and job.saves_on_notice):
             step_ms = job.spec.checkpoint_seconds * 1000
             worked_ms = worked_ms // step_ms * step_ms if step_ms else 0

@@ -88,7 +88,7 @@ class World:
         self.declare(change.plan, change.as_of)
 
     def _enrol(self, site: SiteId) -> None:
-        token = Token(digest=f"twin-{site}", kind=TokenKind.ENROL, site=site, expires_at_ms=self.kernel.now_ms() + 1)
+        token = Token(digest=f"twin-{site}", kind=TokenKind.ENROL, site=site, expires_at_ms=self.kernel.time_ms + 1)
         self._order(IssueToken(by=OPERATOR, token=token))
         self._order(EnrolSite(by=f"site:{site}", site=site, public_key="twin", used_up=token.digest))
         self.add_site(site)
@@ -135,12 +135,12 @@ class World:
     def await_jobs(self) -> None:
         """Put the next submission on the calendar."""
         if self._next_job < len(self._jobs):
-            at_ms = max(self._jobs[self._next_job].submit_ms, self.kernel.now_ms())
+            at_ms = max(self._jobs[self._next_job].submit_ms, self.kernel.time_ms)
             self.kernel.at(at_ms, Rank.ARRIVAL, self._arrive)
 
     def _arrive(self, _: None) -> None:
         """Everything submitted at this instant, in one call."""
-        jobs, first, now_ms = self._jobs, self._next_job, self.kernel.now_ms()
+        jobs, first, now_ms = self._jobs, self._next_job, self.kernel.time_ms
         end = first
         while end < len(jobs) and jobs[end].submit_ms <= now_ms:
             end += 1
@@ -163,7 +163,7 @@ class World:
         answer = self.plane.execute(SubmitJobs(by=USER, specs=specs))
         if isinstance(answer, Refusal):
             if len(sources) == 1:
-                self.refused.append(Refused(sources[0], self.kernel.now_ms(), answer.code, answer.detail))
+                self.refused.append(Refused(sources[0], self.kernel.time_ms, answer.code, answer.detail))
             return False
         self._unconfirmed += zip(answer, sources, strict=True)
         return True
@@ -175,7 +175,7 @@ class World:
         self._unconfirmed.clear()
 
     def _accepted(self, number: JobId, source: int) -> None:
-        job, now_ms = self._jobs[source], self.kernel.now_ms()
+        job, now_ms = self._jobs[source], self.kernel.time_ms
         self.table.submitted(source, job, now_ms)
         self._work[number] = Work(job)
         if job.cancel_after_ms != NEVER:
@@ -190,7 +190,7 @@ class World:
                 return
             self._order(CancelJob(by=USER, job=number))
             self.touch()
-        self.kernel.at(self.kernel.now_ms() + CANCEL_AGAIN_MS, Rank.USER, self._cancel, number)
+        self.kernel.at(self.kernel.time_ms + CANCEL_AGAIN_MS, Rank.USER, self._cancel, number)
 
     def _work_of(self, number: JobId) -> Work:
         return self._work[number]
@@ -212,7 +212,7 @@ class World:
         if not self.scenario.latency_ms:
             self._noisy[site.name] = site
         else:
-            self.kernel.at(self.kernel.now_ms() + self.scenario.latency_ms, Rank.MESSAGE, self._comes_through, site)
+            self.kernel.at(self.kernel.time_ms + self.scenario.latency_ms, Rank.MESSAGE, self._comes_through, site)
 
     def _comes_through(self, site: SimulatedSite) -> None:
         self._noisy[site.name] = site
@@ -225,12 +225,15 @@ class World:
         """
         if self.is_control_down:
             return
-        if self._noisy or self._is_touched or self._is_cycle_due():
+        if self._noisy:
             self._hear()
-            if self._is_cycle_due():
-                self._cycle()
-            self._commit()
-        self._set_cycle()
+        elif not (self._is_touched or self._is_cycle_due()):
+            return
+        if self._is_cycle_due():
+            self._cycle()
+        self._commit()
+        if self._wants_cycle:
+            self._set_cycle()
 
     def _hear(self) -> None:
         while self._noisy:
@@ -267,7 +270,8 @@ class World:
         self._heard.clear()
         for name in sorted(self.plane.made_durable(staged)):
             self.post(self.sites[name])
-        self._hear()
+        if self._noisy:
+            self._hear()
 
     def post(self, site: SimulatedSite) -> None:
         """Send a site its mail, if it is there to take it."""
@@ -275,7 +279,7 @@ class World:
             return
         response = self.plane.mail(site.name, site.after_seq)
         if self.scenario.latency_ms:
-            at_ms = self.kernel.now_ms() + self.scenario.latency_ms
+            at_ms = self.kernel.time_ms + self.scenario.latency_ms
             self.kernel.at(at_ms, Rank.MESSAGE, self._arrives_at, (site, response))
         else:
             self._obey(site, response)
@@ -293,20 +297,20 @@ class World:
     # --- cycles ------------------------------------------------------------------------------------------------------
 
     def _is_cycle_due(self) -> bool:
-        return self._wants_cycle and self.kernel.now_ms() >= self._not_before_ms
+        return self._wants_cycle and self.kernel.time_ms >= self._not_before_ms
 
     def _cycle(self) -> None:
         self._wants_cycle = False
-        self._not_before_ms = self.kernel.now_ms() + self.scenario.cycle_ms
+        self._not_before_ms = self.kernel.time_ms + self.scenario.cycle_ms
         self.plane.cycle()
         self.cycles += 1
         every = self.scenario.check_every_cycles
         if every and self.cycles % every == 0:
-            self.violations += [f"{self.kernel.now_ms()}: {each}" for each in violations(self.plane.state)]
+            self.violations += [f"{self.kernel.time_ms}: {each}" for each in violations(self.plane.state)]
 
     def _set_cycle(self) -> None:
         """See to it that a cycle which is wanted but not yet due takes place."""
-        if self._wants_cycle and self._cycle_is_set_for_ms != self._not_before_ms:
+        if self._cycle_is_set_for_ms != self._not_before_ms:
             self._cycle_is_set_for_ms = self._not_before_ms
             self.kernel.at(self._not_before_ms, Rank.CYCLE, _nothing)
 
@@ -350,7 +354,7 @@ class World:
         if not self.is_control_down:
             self.plane.listen(site.name, begins=False)
             silent_ms = self.plane.state.policy.link_silent_seconds * 1000 + 1
-            self.kernel.at(self.kernel.now_ms() + silent_ms, Rank.CYCLE, self.touch)
+            self.kernel.at(self.kernel.time_ms + silent_ms, Rank.CYCLE, self.touch)
 
     def close_books(self) -> None:
         """Make durable what was taken in last, and write down how the jobs stand that have not ended."""
