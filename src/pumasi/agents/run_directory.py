@@ -145,6 +145,11 @@ class RunDirectory(NamedTuple):
         raw = self._read("exit")
         return None if raw is None else msgspec.json.decode(raw, type=ExitRecord)
 
+    def stop_request(self) -> StopRequest | None:
+        """The last order to stop, if there is one."""
+        raw = self._read("stop")
+        return None if raw is None else msgspec.json.decode(raw, type=StopRequest)
+
     def strip(self) -> None:
         """Drop what only a live run needs, the environment with its secrets among it."""
         for name in ("launch", "script", "nodes", "stop", "supervisor"):

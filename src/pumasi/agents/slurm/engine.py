@@ -245,6 +245,9 @@ class SlurmEngine:
             now = self._clock()
             tracked = Tracked(run=run, directory=directory, submission=submission, queued_at=now, asked_at=now)
             tracked.look_for_keeper(now)
+            request = directory.stop_request()
+            if request is not None:
+                tracked.cause, tracked.kill_at = request.cause, now + request.kill_in_ms / 1000
             self._runs[run] = tracked
         return Found(run, started=self._runs[run].has_started)
 
