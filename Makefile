@@ -69,6 +69,7 @@ RUNS ?= 50
 .PHONY: chaos bench-slurm
 chaos: $(VENV)/.dev ## kill slurmctld, agents and control plane at bad moments (RUNS=50 of each); writes docs/reference/chaos.md
 	@sh scripts/install_slurm.sh
+	@PUMASI_HOSTILE_STORIES=10000 $(BIN)/python -m pytest tests/agents/slurm/test_hostile.py
 	@$(BIN)/python -m tests.slurm.chaos $(RUNS)
 
 bench-slurm: $(VENV)/.dev ## Pumasi beside plain sbatch on the same real clusters; writes bench/results/slurm.json
