@@ -21,6 +21,7 @@ ONE_BY_ONE = 15
 AT_ONCE = 200
 OUTAGE_NODES, OUTAGE_JOBS = 125, 1000
 PATIENCE_SECONDS = 600.0
+QUEUE_SECONDS = 600  # nothing is given back while a thousand jobs start
 WATCH_SECONDS = 20.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -43,7 +44,7 @@ NOTES = {
 def main() -> None:
     """Measure; close what else runs on this machine."""
     with tempfile.TemporaryDirectory(prefix="pumasi-slurm-") as folder:
-        with slurm_fleet(Path(folder) / "f") as fleet:
+        with slurm_fleet(Path(folder) / "f", queue_seconds=QUEUE_SECONDS) as fleet:
             figures = _latency(fleet, Path(folder)) | _throughput(fleet, Path(folder))
         figures |= _outage(Path(folder))
     publish("slurm", figures, NOTES)
@@ -131,11 +132,11 @@ def _outage(folder: Path) -> Figures:
     """One site large enough for 1,000 runs at once, all of which end while agent and control plane are dead."""
     plan = folder / "plan.yaml"
     plan.write_text(_one_site(find_plan("five-slurm").read_text(encoding="utf-8")), encoding="utf-8")
-    with slurm_fleet(folder / "o", ["public"], str(plan), OUTAGE_NODES) as fleet:
+    with slurm_fleet(folder / "o", ["public"], str(plan), OUTAGE_NODES, QUEUE_SECONDS) as fleet:
         end_at = folder / "end"
         script = f"#!/bin/sh\nwhile [ ! -s {end_at} ]; do sleep 5; done\n"
         fleet.client.submit([_job("public/kaist", script) for _ in range(OUTAGE_JOBS)])
-        _wait(lambda: len(list(fleet.client.jobs(state=["running"]))) == OUTAGE_JOBS, "not all jobs run")
+        _wait(lambda: _running(fleet) == OUTAGE_JOBS, "not all jobs run", 2.0)
         figures = _weigh(fleet.agent_pid("public"))
         fleet.kill_agent("public")
         fleet.kill_control()
@@ -149,6 +150,10 @@ def _outage(folder: Path) -> Figures:
         if any(job["state"] != "succeeded" for job in fleet.client.jobs()):
             sys.exit("bench: a job was lost in the outage")
     return figures
+
+
+def _running(fleet: SlurmFleet) -> int:
+    return sum(row["display_state"] == "running" for row in fleet.client.jobs(state=["active"]))
 
 
 def _one_site(plan: str) -> str:
@@ -176,12 +181,12 @@ def _cpu_seconds(pid: int) -> float:
     return sum(int(field) for field in fields[11:15]) / TICKS
 
 
-def _wait(holds: Callable[[], object], problem: str) -> None:
+def _wait(holds: Callable[[], object], problem: str, pause_seconds: float = 0.1) -> None:
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         if time.monotonic() > give_up_at:
             sys.exit(f"bench: {problem}")
-        time.sleep(0.05)
+        time.sleep(pause_seconds)
 
 
 if __name__ == "__main__":

@@ -162,8 +162,8 @@ Five real Slurm clusters with an agent each and one control plane on one machine
 three seconds; then something gets SIGKILL and is started again. The jobs write down each step of their lives, and that
 is what is judged: *lost* is a job that was acknowledged and did not come to its end; *run twice* is an attempt that
 began twice, one that went on after the next had begun, or a job that came to its end twice. *Again* counts jobs that
-needed a second attempt, because the first had died with what was killed. *Seconds* is the median from submission to
-the end.
+needed a second attempt, because the first died with what was killed or had not started for 20 seconds and was given
+back. *Seconds* is the median from submission to the end.
 
 | killed | jobs | lost | run twice | again | seconds |
 |---|---|---|---|---|---|

@@ -10,7 +10,7 @@ from rich.table import Table
 
 Row = dict[str, Any]
 
-MS_PER_GPU_HOUR = 3_600_000
+MS_PER_UNIT = {"hours": 3_600_000, "seconds": 1_000}
 RECLAIMS_SHOWN = 8
 TEXT_COLUMNS = {"owner", "pool", "kept", "borrower (debit)", "lender (credit)"}
 
@@ -29,13 +29,16 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def gpu_hours(gpu_milliseconds: int) -> str:
-    """GPU-hours for people, rounded to whole ones."""
-    return f"{round(gpu_milliseconds / MS_PER_GPU_HOUR):,}"
+def gpu_time(gpu_milliseconds: int, unit: str) -> str:
+    """GPU-hours or GPU-seconds for people, rounded to whole ones."""
+    return f"{round(gpu_milliseconds / MS_PER_UNIT[unit]):,}"
 
 
-def owners_table(owners: Iterable[Row], usage: Iterable[Row]) -> Table:
-    """Per owner: what it is due, and the GPU-hours it used at home, lent and borrowed. `usage`: by owner and lender."""
+def owners_table(owners: Iterable[Row], usage: Iterable[Row], unit: str = "hours") -> Table:
+    """Per owner: what it is due, and the GPU-hours it used at home, lent and borrowed. `usage`: by owner and lender.
+
+    `unit`: "seconds" counts GPU-seconds, for fleets that are small and short-lived.
+    """
     home, lent, borrowed = Counter[str](), Counter[str](), Counter[str]()
     for row in usage:
         borrower, lender = row["by"]["owner"], row["by"]["lender"]
@@ -43,14 +46,14 @@ def owners_table(owners: Iterable[Row], usage: Iterable[Row]) -> Table:
         borrowed[borrower] += row["borrowed_gpu_milliseconds"]
         lent[lender] += row["borrowed_gpu_milliseconds"]
     table = _table(
-        "Whose GPUs did the work (GPU-hours of fleet time)",
+        f"Whose GPUs did the work (GPU-{unit} of fleet time)",
         ("owner", "GPUs due", "home", "lent", "borrowed", "may lend"),
     )
     for owner in owners:
         name = owner["owner"]
         numbers = (home[name], lent[name], borrowed[name])
         lends = f"{owner['lendable_percent']} %"
-        table.add_row(name, f"{owner['total']['due']:,}", *map(gpu_hours, numbers), lends)
+        table.add_row(name, f"{owner['total']['due']:,}", *(gpu_time(number, unit) for number in numbers), lends)
     return table
 
 

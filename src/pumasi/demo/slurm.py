@@ -77,6 +77,8 @@ def _show(console: Console, fleet: SlurmFleet) -> None:
     time.sleep(1)
     fleet.clusters[KILLED].start_controller()
     fleet.until(lambda: not list(fleet.client.jobs(state=["live"])), "jobs are still live", END_SECONDS)
+    for node in fleet.clusters[KILLED].resume_drained():
+        tell(f"{KILLED}'s Slurm drained {node} when it found a job there that it had forgotten; its staff resumed it")
     tell("every job has ended")
     _close(console, fleet)
 
@@ -136,7 +138,7 @@ def _close(console: Console, fleet: SlurmFleet) -> None:
     reclaims = list(fleet.client.reclaims())
     owners = fleet.client.shares()["owners"]
     for table in (
-        report.owners_table(owners, usage["items"]),
+        report.owners_table(owners, usage["items"], "seconds"),
         report.reclaims_table(reclaims),
         report.jobs_table(jobs),
     ):

@@ -36,10 +36,11 @@ class FleetTrouble(Exception):
 class SlurmFleet:
     """The running federation. Made by `slurm_fleet`."""
 
-    def __init__(self, folder: Path, clusters: dict[str, SlurmCluster], plan: str) -> None:
+    def __init__(self, folder: Path, clusters: dict[str, SlurmCluster], plan: str, queue_seconds: int) -> None:
         self.folder = folder
         self.clusters = clusters
         self._plan = plan
+        self._queue_seconds = queue_seconds
         self._port = free_ports(1, 1)[0]
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
         self._control: subprocess.Popen[bytes] | None = None
@@ -179,7 +180,7 @@ class SlurmFleet:
         cleared = next(row["clearances"] for row in self.client.sites() if row["id"] == site)
         classes = ", ".join(["open", *cleared])
         policy.write_text(policy.read_text().replace("data_classes: [open]", f"data_classes: [{classes}]"))
-        table.write_text(f"{table.read_text()}queue_seconds: {QUEUE_SECONDS}\n")
+        table.write_text(f"{table.read_text()}queue_seconds: {self._queue_seconds}\n")
 
     def _enrol(self, site: str) -> "subprocess.Popen[str]":
         token = self.client.issue_token(kind="enrol", site=site)["token"]
@@ -192,14 +193,18 @@ class SlurmFleet:
 
 @contextmanager
 def slurm_fleet(
-    folder: Path, sites: Sequence[str] = SITES, plan: str = "five-slurm", nodes: int = NODES
+    folder: Path,
+    sites: Sequence[str] = SITES,
+    plan: str = "five-slurm",
+    nodes: int = NODES,
+    queue_seconds: int = QUEUE_SECONDS,
 ) -> Iterator[SlurmFleet]:
     """The federation, until the context ends; nothing of it runs then.
 
     :param folder: absolute and short, as for `running_clusters`.
     """
     with running_clusters(folder / "c", sites, nodes=nodes, gpus_per_node=GPUS_PER_NODE) as clusters:
-        fleet = SlurmFleet(folder, clusters, plan)
+        fleet = SlurmFleet(folder, clusters, plan, queue_seconds)
         try:
             fleet.start()
             yield fleet
