@@ -80,6 +80,17 @@ def test_a_job_is_not_requeued_for_ever(bench, spec):
     assert len(archived(bench, job).attempts) == limit + 1
 
 
+def test_a_job_that_sites_refuse_three_times_has_failed_and_says_why(bench, spec):
+    (job,) = bench.do(SubmitJobs(by="kim", specs=(spec(),)))
+    for attempt in (1, 2, 3):
+        assert job in bench.plane.state.jobs
+        bench.cycle()
+        ended(bench, job, attempt=attempt, outcome=Outcome.REFUSED, detail="policy.yaml:3: users")
+    record = archived(bench, job)
+    assert record.state is JobState.FAILED
+    assert [attempt.detail for attempt in record.attempts] == ["policy.yaml:3: users"] * 3
+
+
 def test_a_cancelled_waiting_job_ends_at_once_and_an_active_one_when_it_has_stopped(bench, spec):
     first, second = bench.do(SubmitJobs(by="kim", specs=(spec(), spec())))
     bench.do(CancelJob(by="kim", job=second))
