@@ -1,6 +1,7 @@
 """What real Slurm has been seen to do to a control plane, one test each, on a real Slurm."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -244,6 +245,15 @@ def test_what_waits_too_long_is_given_back(cluster: SlurmCluster, tmp_path: Path
     assert (ending.outcome, "in time" in ending.detail) == (Outcome.NEVER_STARTED, True)
     until(lambda: not jobs(cluster, "pending,running"))
     assert traced(tmp_path) == []
+
+
+def test_a_run_whose_directory_is_wiped_comes_to_an_end(cluster: SlurmCluster, driver: Driver, tmp_path: Path) -> None:
+    store = driver.engine._store  # type: ignore[attr-defined]
+    driver.start(an_order_here(tmp_path, WAITING))
+    driver.await_output(RUN, "ready")
+    shutil.rmtree(store.directory(RUN).path)
+    assert (driver.ending(RUN).known, driver.ending(RUN).outcome) == (False, None)
+    until(lambda: has_jobs_after_poll(driver, cluster, 0))
 
 
 def test_a_partition_that_is_not_there_is_refused(cluster: SlurmCluster, tmp_path: Path) -> None:

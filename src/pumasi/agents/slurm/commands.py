@@ -28,7 +28,7 @@ from pumasi.agents.slurm.runner import Answer, CommandTimedOut, Runner
 _PING_SECONDS = 3.0
 _FRESH_SECONDS = 0.5
 _ASK_SECONDS = 10.0
-_LIST_SECONDS = 60.0
+_LIST_SECONDS = 20.0
 _NODES_AS_JSON = (23, 2)  # since when `scontrol show nodes` has --json
 
 # What sbatch says when slurmctld has decided against the job. Whatever else it says, the job may have been taken.

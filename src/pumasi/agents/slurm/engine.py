@@ -37,6 +37,7 @@ from pumasi.protocol.messages import RunKey, StartOrder
 
 _MOST_ASKS = 5
 _LOG_BYTES = 400
+_ASKED = "asked"  # a file that is there once Slurm may have been asked to run it
 
 # Variables that Slurm gives a job and that `srun` within it needs; the name and the count of restarts are ours.
 _INHERITED = (
@@ -159,8 +160,8 @@ class SlurmEngine:
 
     def forget(self, run: RunKey) -> None:
         """As the port says: what was written stays among the ended runs."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._store.directory(run).path / "submission").unlink()
+        for name in ("submission", _ASKED):
+            (self._store.directory(run).path / name).unlink(missing_ok=True)
         self._store.forget(run)
 
     def news_descriptor(self) -> int | None:
@@ -212,6 +213,9 @@ class SlurmEngine:
         """Submit a run, once more if it was before: what has claimed it goes on alone. Returns Slurm's refusal."""
         if tracked.asks >= _MOST_ASKS:
             return Refused(f"Slurm took it {_MOST_ASKS} times and lost it as often")
+        if not tracked.directory.path.exists():
+            return Refused("its directory is gone")
+        (tracked.directory.path / _ASKED).touch()
         tracked.asked_at, tracked.sure, tracked.absent_since = self._clock(), False, None
         tracked.asks += 1
         script = batch_script(self._site.python, self._supervisor, tracked.directory.path)
@@ -243,7 +247,8 @@ class SlurmEngine:
                 return Found(run, ExitRecord(known=False, detail="its directory is damaged").ending(run))
             submission = msgspec.json.decode(raw, type=Submission)
             now = self._clock()
-            tracked = Tracked(run=run, directory=directory, submission=submission, queued_at=now, asked_at=now)
+            asked_at = now if (directory.path / _ASKED).exists() else None
+            tracked = Tracked(run=run, directory=directory, submission=submission, queued_at=now, asked_at=asked_at)
             tracked.look_for_keeper(now)
             request = directory.stop_request()
             if request is not None:
