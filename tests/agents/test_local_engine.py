@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pumasi.agents.local_engine import LocalEngine, LocalSettings, signal_number
+from pumasi.agents.layout import signal_number
+from pumasi.agents.local_engine import LocalEngine, LocalSettings
 from pumasi.agents.run_directory import RunDirectory, processes_of
 from pumasi.agents.spawner import Spawner
 from pumasi.model.jobs import StopCause
