@@ -1,13 +1,17 @@
 """The site's own policy: every cap refuses, and says in which line; a file with mistakes allows nothing."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from pumasi.agents.site_policy import Admission, Place, PolicyProblem, read_policy
-from pumasi.model.jobs import Span
+from pumasi.model.jobs import Outcome, Span
+from pumasi.protocol.messages import RunKey
 from pumasi.testing.engine import ORDER
+from tests.agents.conftest import SITE, AgentProcess
 
 POLICY = """\
 # What this site allows.
@@ -90,3 +94,27 @@ def test_a_file_with_mistakes_is_refused_whole(tmp_path: Path, text: str, proble
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(PolicyProblem, match="agent init"):
         read_policy(tmp_path / "policy.yaml")
+
+
+def test_an_agent_obeys_the_policy_before_any_order(agent: AgentProcess) -> None:
+    agent.terminate()
+    policy = agent.data / "sites" / SITE / "policy.yaml"
+    policy.write_text(POLICY, encoding="utf-8")
+    agent.start("--end-runs")
+    stranger = msgspec.structs.replace(ASK, run=RunKey(1, 1), user="mallory", script="true")
+    friend = msgspec.structs.replace(ASK, run=RunKey(2, 1), script="exit 3")
+    agent.plane.order(SITE, stranger, friend)
+    refused = agent.plane.await_end(SITE, stranger.run)
+    assert refused.outcome is Outcome.REFUSED and "policy.yaml:4: users: 'mallory'" in refused.detail
+    assert agent.plane.await_end(SITE, friend.run).exit_code == 3
+
+
+def test_an_agent_does_not_start_with_a_policy_that_has_mistakes(agent: AgentProcess) -> None:
+    agent.terminate()
+    (agent.data / "sites" / SITE / "policy.yaml").write_text("users: [mina]\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pumasi", "agent", "run", "--server", agent.plane.url]
+    command += ["--data", str(agent.data), "--site", SITE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "policy.yaml:1: partitions: is missing" in done.stderr and "Traceback" not in done.stderr
+    (agent.data / "sites" / SITE / "policy.yaml").unlink()

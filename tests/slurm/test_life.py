@@ -155,7 +155,7 @@ def test_the_site_s_policy_refuses_and_names_its_line(fleet: SlurmFleet, marks: 
 
 
 def test_a_site_leaves_once_its_work_has_ended_and_may_come_back(fleet: SlurmFleet, marks: Path) -> None:
-    job = fleet.client.submit(a_job("naver", marks, beats=30))
+    job = fleet.client.submit(a_job("naver", marks, beats=100))
     fleet.wait_state(job, "running")
     where = ["--data", str(fleet.agents_data), "--site", "naver"]
     said = pumasi(fleet, "agent", "leave", *where, "--wait", "60")
