@@ -142,7 +142,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 def test_shipped_plans_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that is no path is looked for among the shipped plans."""
     monkeypatch.chdir(tmp_path)
-    assert shipped_plans() == ("campus", "korea")
+    assert shipped_plans() == ("campus", "five-slurm", "korea")
     assert find_plan("korea").name == "korea.yaml"
     with pytest.raises(FileNotFoundError, match="campus, korea"):
         find_plan("corea")
