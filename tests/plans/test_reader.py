@@ -144,7 +144,7 @@ def test_shipped_plans_are_found_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     assert shipped_plans() == ("campus", "five-slurm", "korea")
     assert find_plan("korea").name == "korea.yaml"
-    with pytest.raises(FileNotFoundError, match="campus, korea"):
+    with pytest.raises(FileNotFoundError, match="campus, five-slurm, korea"):
         find_plan("corea")
 
 
