@@ -71,7 +71,7 @@ def reclaims_table(reclaims: list[Row]) -> Table:
     """Reclaims against their promise: the largest ones, and how the others went."""
     table = _table(
         "Reclaims against their promise (GPUs; seconds of fleet time)",
-        ("owner", "pool", "asked", "evicted", "promised", "took", "kept"),
+        ("owner", "pool", "asked", "evicted", "window", "took", "kept"),
     )
     largest = sorted(reclaims, key=lambda row: (-row["requested_gpus"], row["claimant"]))
     for row in largest[:RECLAIMS_SHOWN]:
