@@ -6,7 +6,7 @@ from pumasi.agents.environment import SYSTEM_PATH, Place, first_node_gpus, job_e
 from pumasi.model.jobs import Span
 from pumasi.testing.engine import an_order
 
-PLACE = Place("sejong", "pumasi-korea-1-1", "svc", "/home/svc", "/data/run", "/work/here")
+PLACE = Place("sejong", "pumasi-korea-1-1", "svc", "/home/svc", "/data/run", "/srv/here")
 
 
 def test_ours_beats_the_jobs_and_the_jobs_beats_the_base() -> None:
