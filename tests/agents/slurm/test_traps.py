@@ -247,10 +247,15 @@ def test_what_waits_too_long_is_given_back(cluster: SlurmCluster, tmp_path: Path
     assert traced(tmp_path) == []
 
 
-def test_a_run_whose_directory_is_wiped_comes_to_an_end(cluster: SlurmCluster, driver: Driver, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start_was_seen", [True, False])
+def test_a_run_whose_directory_is_wiped_comes_to_an_end(
+    cluster: SlurmCluster, driver: Driver, tmp_path: Path, start_was_seen: bool
+) -> None:
     store = driver.engine._store  # type: ignore[attr-defined]
     driver.start(an_order_here(tmp_path, WAITING))
-    driver.await_output(RUN, "ready")
+    until(lambda: "ready" in driver.output(RUN))
+    if start_was_seen:
+        driver.poll()
     shutil.rmtree(store.directory(RUN).path)
     assert (driver.ending(RUN).known, driver.ending(RUN).outcome) == (False, None)
     until(lambda: has_jobs_after_poll(driver, cluster, 0))

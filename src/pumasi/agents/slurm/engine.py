@@ -306,7 +306,9 @@ class SlurmEngine:
 
     def give_back(self, tracked: Tracked, record: ExitRecord) -> bool:
         """End a run that has not started, so that it never will. False if it has."""
-        if tracked.directory.path.exists() and not tracked.directory.claim_for_nobody():
+        if not tracked.directory.path.exists():  # the claim went with it: it may have started
+            record = ExitRecord(cause=record.cause, known=False, detail="its directory is gone")
+        elif not tracked.directory.claim_for_nobody():
             self._note_start(tracked, self._clock())
         if tracked.has_started:
             return False
