@@ -22,7 +22,7 @@ def python_files(folder: str) -> tuple[Path, ...]:
 @cache
 def text_files() -> tuple[Path, ...]:
     """Every file a person may read or write, sorted: code, documents, settings."""
-    top = (path for path in sorted(ROOT.iterdir()) if path.is_file())
+    top = (path for path in sorted(ROOT.iterdir()) if path.is_file() and path.name != ".git")  # a file in a worktree
     below = (path for folder in FOLDERS for path in _walk(ROOT / folder))
     return tuple(path for path in (*top, *below) if path.suffix not in _BINARY)
 
