@@ -88,6 +88,19 @@ def test_constraints_name_architectures() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cpus", "memory"),
+    [
+        ({"cpus_per_gpu": 4}, {"host_memory_mib_per_gpu": 8000}),
+        ({"cpus_per_node": 16}, {"host_memory_mib_per_node": 32000}),
+        ({}, {"host_memory_mib_per_node": 2000}),
+    ],
+)
+def test_memory_for_each_cpu_is_memory_for_the_cpus_asked_for(cpus: dict[str, int], memory: dict[str, int]) -> None:
+    body = _one(cpu_memory_mib=2000, fields=dict(cpus))
+    assert {name: value for name, value in body.items() if name.startswith("host")} == memory
+
+
+@pytest.mark.parametrize(
     ("fields", "problem"),
     [
         ({"gpu_types": ("h100",)}, "no pool has a GPU 'h100'; there are gb300-nvl72, hgx-b200"),

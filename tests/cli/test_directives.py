@@ -44,8 +44,11 @@ def test_what_follows_the_first_command_is_noted_and_not_read() -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("#SBATCH --mem=4G", "line 2: --mem: not supported: the CPUs and memory of a node are shared out"),
-        ("#SBATCH -c 8", "line 2: --cpus-per-task: not supported"),
+        ("#SBATCH --tmp=4G", "line 2: --tmp: not supported: the CPUs and memory of a node are shared out"),
+        ("#SBATCH --mem=4X", "is no size of memory"),
+        ("#SBATCH --mem=-4", "is no size of memory"),
+        ("#SBATCH --mem=99999999T", "is more than any node has"),
+        ("#SBATCH -c none", "expected a number"),
         ("#SBATCH -d afterok:5", "line 2: --dependency: not supported"),
         ("#SBATCH --switches=1", "line 2: --switches: not supported: topology is asked for by --segment"),
         ("#SBATCH --acount=x", "line 2: #SBATCH there is no option --acount; did you mean --account?"),
@@ -80,13 +83,27 @@ def test_what_cannot_be_used_is_an_error_with_its_line(line: str, problem: str) 
 
 
 def test_all_problems_are_told_at_once() -> None:
-    _, _, problems = _apply("#!/bin/sh\n#SBATCH --mem=1 --frob\n#SBATCH -N x\n#SBATCH --mem=2\n")
+    _, _, problems = _apply("#!/bin/sh\n#SBATCH --tmp=1 --frob\n#SBATCH -N x\n#SBATCH --tmp=2\n")
     assert len(problems) == 4
 
 
 def test_an_option_may_be_left_out_on_request_alone() -> None:
-    _, _, problems = _apply("#!/bin/sh\n#SBATCH --mem=4G -N 2\n", frozenset({"mem"}))
+    _, _, problems = _apply("#!/bin/sh\n#SBATCH --tmp=4G -N 2\n", frozenset({"tmp"}))
     assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [("64G", 65536), ("2T", 2 << 20), ("512M", 512), ("1500", 1500), ("1K", 1), ("8gb", 8192), ("0", 0)],
+)
+def test_reads_sizes_of_memory(text: str, mib: int) -> None:
+    assert _apply(f"#!/bin/sh\n#SBATCH --mem={text}\n")[0].fields == {"host_memory_mib_per_node": mib}
+
+
+def test_cpus_of_a_task_are_told_to_its_script() -> None:
+    draft, _, problems = _apply("#!/bin/sh\n#SBATCH -c 16 --mem-per-gpu=64G\n")
+    assert (problems, draft.environment) == ([], {"SLURM_CPUS_PER_TASK": "16"})
+    assert draft.fields == {"cpus_per_node": 16, "host_memory_mib_per_gpu": 65536}
 
 
 @pytest.mark.parametrize(

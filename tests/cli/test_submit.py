@@ -107,22 +107,22 @@ def test_wait_exits_with_the_code_of_the_job(
 
 def test_what_cannot_be_used_submits_nothing(pumasi: RunCommand, server: ContractServer, tmp_path: Path) -> None:
     path = tmp_path / "bad.sh"
-    path.write_text("#!/bin/sh\n#SBATCH --mem=4G\n#SBATCH --acount=x\n#SBATCH -G1\n")
+    path.write_text("#!/bin/sh\n#SBATCH --tmp=4G\n#SBATCH --acount=x\n#SBATCH -G1\n")
     result = pumasi("submit", str(path))
     assert result.code == 2
     assert result.err.splitlines() == [
         f"pumasi: {path}: 2 things cannot be used; nothing was submitted",
-        "  line 2: --mem: not supported: the CPUs and memory of a node are shared out in proportion to its GPUs",
+        "  line 2: --tmp: not supported: the CPUs and memory of a node are shared out in proportion to its GPUs",
         "  line 3: #SBATCH there is no option --acount; did you mean --account?",
-        "hint: to submit without them: --ignore=mem",
+        "hint: to submit without them: --ignore=tmp",
     ]
     assert server.requests == []
 
 
 def test_ignore_leaves_out_what_is_named(pumasi: RunCommand, server: ContractServer, tmp_path: Path) -> None:
     path = tmp_path / "job.sh"
-    path.write_text("#!/bin/sh\n#SBATCH -c 8 --mem=4G -G1 -A public\n")
-    assert pumasi("submit", str(path), "--ignore=mem,cpus-per-task").code == 0
+    path.write_text("#!/bin/sh\n#SBATCH --tmp=8G --licenses=x -G1 -A public\n")
+    assert pumasi("submit", str(path), "--ignore=tmp,licenses").code == 0
     assert pumasi("submit", str(path), "--ignore=nonsense").code == 2
 
 

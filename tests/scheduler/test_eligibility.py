@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pumasi.model.fleet import CpuArch, OwnerKind, Queue, Quota, Site, Stage
 from pumasi.model.jobs import Level, Topology
@@ -25,7 +26,7 @@ def fleet() -> FleetState:
                 owner("elk", kind=OwnerKind.FOREIGN),
             ],
             [
-                pool("p", {"ant": 32, "bee": 32}, site="here"),
+                replace(pool("p", {"ant": 32, "bee": 32}, site="here"), cpus_per_node=64, memory_mib_per_node=1024),
                 pool("n", {"bee": 144}, model=NVL72, nodes_per_rack=18, site="there"),
             ],
             [Queue(id="ant/small", quotas={"p": Quota(nominal=4, borrowing_limit=4)})],
@@ -40,6 +41,11 @@ CASES: list[tuple[ReasonCode, dict[str, Any]]] = [
     (ReasonCode.GPU_MODEL, {"gpu_models": ("gb300",)}),
     (ReasonCode.GPU_MEMORY, {"memory_gib_per_gpu": 200}),
     (ReasonCode.CPU_ARCHITECTURE, {"cpu_arch": CpuArch.ARM64}),
+    (ReasonCode.CPUS, {"cpus_per_gpu": 9}),
+    (ReasonCode.CPUS, {"cpus_per_node": 65}),
+    (ReasonCode.CPUS, {"gpus": 2, "cpus_per_node": 17}),
+    (ReasonCode.HOST_MEMORY, {"host_memory_mib_per_gpu": 129}),
+    (ReasonCode.HOST_MEMORY, {"gpus": 12, "gpus_per_node": 2, "host_memory_mib_per_node": 257}),
     (ReasonCode.DATA_CLASS, {"data_class": "defence"}),
     (ReasonCode.GANG_SHAPE, {"gpus_per_node": 16, "gpus": 16}),
     (ReasonCode.GANG_SHAPE, {"gpus_per_node": 3}),
@@ -65,6 +71,12 @@ def test_each_rule_gives_its_verdict(code: ReasonCode, fields: dict[str, Any]) -
 def test_a_cleared_site_takes_its_data_class() -> None:
     fits, _ = eligible(fleet(), spec("ant", 8, data_class="health"))
     assert [fit.pool for fit in fits] == ["p"]
+
+
+def test_gpus_come_with_their_share_of_a_node() -> None:
+    asked = {"cpus_per_gpu": 8, "cpus_per_node": 16, "host_memory_mib_per_gpu": 128, "host_memory_mib_per_node": 256}
+    fits, _ = eligible(fleet(), spec("bee", 2, **asked))
+    assert [fit.pool for fit in fits] == ["p", "n"], "n declares no CPUs and no memory, so it is not judged by them"
 
 
 def test_a_job_that_may_run_somewhere_has_no_verdict() -> None:

@@ -79,6 +79,10 @@ class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gpus_per_node: Count = 0
     gpu_models: Few = ()
     memory_gib_per_gpu: Count = 0
+    cpus_per_gpu: Count = 0
+    cpus_per_node: Count = 0
+    host_memory_mib_per_gpu: Count = 0
+    host_memory_mib_per_node: Count = 0
     sites: Few = ()
     pools: Few = ()
     data_class: Name = "open"

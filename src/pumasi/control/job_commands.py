@@ -15,6 +15,7 @@ from pumasi.events.facts import (
 from pumasi.model.ids import JobId
 from pumasi.model.jobs import JobSpec, JobState, StopCause
 from pumasi.scheduler.eligibility import never_admissible
+from pumasi.state.backlog import shape_key
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Job
 
@@ -76,7 +77,7 @@ def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, jud
     """Everything wrong with any of the jobs; equal requirements are judged once."""
     errors: Errors = []
     for index, spec in enumerate(specs):
-        key = _requirements(spec)
+        key = (spec.queue, shape_key(spec))
         if key not in judged:
             if len(judged) >= JUDGEMENTS_MAX:
                 judged.clear()
@@ -87,25 +88,6 @@ def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, jud
         prefix = f"jobs.{index}." if len(specs) > 1 else ""
         errors += [(code, FieldProblem(prefix + problem.path, problem.problem)) for code, problem in found]
     return errors
-
-
-def _requirements(spec: JobSpec) -> tuple[object, ...]:
-    """What eligibility depends on."""
-    return (
-        spec.queue,
-        spec.gpus,
-        spec.gpus_per_node,
-        spec.gpu_models,
-        spec.memory_gib_per_gpu,
-        spec.cpu_arch,
-        spec.sites,
-        spec.pools,
-        spec.data_class,
-        spec.stays_home,
-        spec.may_borrow,
-        spec.topology,
-        spec.segment_nodes,
-    )
 
 
 def _judge(state: FleetState, spec: JobSpec) -> Errors:

@@ -91,7 +91,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the user asks for. Immutable: a requeued job runs the same spec again.
 
     `gpus` is the whole gang. `gpus_per_node` 0 lets each pool choose: the fewest nodes with the same number on each.
-    `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds.
+    `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds. A node's CPUs and
+    memory are shared out in proportion to its GPUs; what is asked of them only rules out pools whose share is less.
     """
 
     name: str
@@ -102,6 +103,10 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     gpus_per_node: int = 0
     gpu_models: tuple[GpuModelId, ...] = ()
     memory_gib_per_gpu: int = 0
+    cpus_per_gpu: int = 0
+    cpus_per_node: int = 0
+    host_memory_mib_per_gpu: int = 0
+    host_memory_mib_per_node: int = 0
     cpu_arch: CpuArch | None = None
     sites: tuple[SiteId, ...] = ()
     pools: tuple[PoolId, ...] = ()

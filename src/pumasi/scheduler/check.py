@@ -20,7 +20,7 @@ from pumasi.events.facts import (
     ReservationState,
     StopOrdered,
 )
-from pumasi.model.fleet import QueueOrder, Stage
+from pumasi.model.fleet import Pool, QueueOrder, Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
 from pumasi.scheduler.check_power import beyond_power, power_left, stopped_for_power, usable
@@ -160,6 +160,7 @@ def _suits(state: FleetState, spec: JobSpec, pool: str) -> Iterator[str]:
         and (not spec.gpu_models or model.id in spec.gpu_models)
         and spec.memory_gib_per_gpu <= model.memory_gib
         and spec.cpu_arch in {None, model.cpu_arch}
+        and _has_its_share(record.declared, spec)
         and (not spec.pools or pool in spec.pools)
         and (not spec.sites or record.declared.site in spec.sites)
         and (spec.data_class == "open" or spec.data_class in site.declared.clearances)
@@ -167,6 +168,15 @@ def _suits(state: FleetState, spec: JobSpec, pool: str) -> Iterator[str]:
     )
     if not suits:
         yield f"{spec.name} may not run in {pool}"
+
+
+def _has_its_share(pool: Pool, spec: JobSpec) -> bool:
+    """On each node the job's GPUs come with as much of the node's CPUs and memory as it asks for."""
+    each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, pool.gpus_per_node)
+    cpus = max(spec.cpus_per_node, spec.cpus_per_gpu * each)
+    memory_mib = max(spec.host_memory_mib_per_node, spec.host_memory_mib_per_gpu * each)
+    shares = ((cpus, pool.cpus_per_node), (memory_mib, pool.memory_mib_per_node))
+    return all(not whole or asked * pool.gpus_per_node <= whole * each for asked, whole in shares)
 
 
 # --- whose GPUs ------------------------------------------------------------------------------------------------------

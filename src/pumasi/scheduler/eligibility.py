@@ -101,6 +101,21 @@ def _shape(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     return None
 
 
+def _host(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
+    """A node's CPUs and memory are shared out in proportion to its GPUs; a pool that declares none is not judged."""
+    each = need_in(pool, spec).each
+    cpus = max(spec.cpus_per_node, spec.cpus_per_gpu * each)
+    cpus_share = pool.cpus_per_node * each // pool.gpus_per_node
+    if pool.cpus_per_node and cpus > cpus_share:
+        return ReasonCode.CPUS, f"{each} GPUs of a node come with {cpus_share} CPUs there, the job asks for {cpus}"
+    memory_mib = max(spec.host_memory_mib_per_node, spec.host_memory_mib_per_gpu * each)
+    memory_share_mib = pool.memory_mib_per_node * each // pool.gpus_per_node
+    if pool.memory_mib_per_node and memory_mib > memory_share_mib:
+        share = f"{each} GPUs of a node come with {memory_share_mib:,} MiB of its memory there"
+        return ReasonCode.HOST_MEMORY, f"{share}, the job asks for {memory_mib:,}"
+    return None
+
+
 def _topology(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     if not spec.topology.required or spec.topology.level is Level.POOL:
         return None
@@ -188,7 +203,7 @@ def _refused(state: FleetState, borrower: OwnerId, refusals: dict[OwnerId, Lendi
 
 
 _CHECKS: tuple[Callable[[FleetState, JobSpec, Pool], Finding | None], ...] = (
-    _asked, _hardware, _clearance, _shape, _topology, _segment, _home, _entitlement,
+    _asked, _hardware, _clearance, _shape, _host, _topology, _segment, _home, _entitlement,
 )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ class ReasonCode(StrEnum):
     GPU_MODEL = "gpu_model"
     GPU_MEMORY = "gpu_memory"
     CPU_ARCHITECTURE = "cpu_architecture"
+    CPUS = "cpus"
+    HOST_MEMORY = "host_memory"
     DATA_CLASS = "data_class"
     STAYS_HOME = "stays_home"
     GANG_SHAPE = "gang_shape"
@@ -53,6 +55,8 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.GPU_MODEL: "BadConstraints",
     _C.GPU_MEMORY: "BadConstraints",
     _C.CPU_ARCHITECTURE: "BadConstraints",
+    _C.CPUS: "BadConstraints",
+    _C.HOST_MEMORY: "BadConstraints",
     _C.DATA_CLASS: "BadConstraints",
     _C.STAYS_HOME: "AccountNotAllowed",
     _C.GANG_SHAPE: "BadConstraints",

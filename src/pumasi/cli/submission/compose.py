@@ -33,7 +33,7 @@ def compose(draft: Draft, fleet: Fleet) -> list[dict[str, Any]]:
         body["gpus_per_node"] = per_node
     if draft.time_limit_seconds:
         body["time_limit_seconds"] = draft.time_limit_seconds
-    body |= draft.fields | _placement(draft, fleet.catalogue)
+    body |= draft.fields | _memory_of_cpus(draft) | _placement(draft, fleet.catalogue)
     if draft.begin:
         body["begin_at_ms"] = _begin(draft.begin, fleet.now)
     if draft.held:
@@ -71,6 +71,16 @@ def _check_tasks(draft: Draft, gpus: int, per_node: int) -> None:
         raise OptionProblem(_TASKS.format(option=f"--ntasks-per-node={draft.tasks_per_node}"))
     if draft.tasks and draft.tasks not in {1, nodes}:
         raise OptionProblem(_TASKS.format(option=f"--ntasks={draft.tasks}"))
+
+
+def _memory_of_cpus(draft: Draft) -> dict[str, Any]:
+    """What --mem-per-cpu comes to, for the CPUs asked for; one on each node, if none are."""
+    if not draft.cpu_memory_mib:
+        return {}
+    for cpus, memory in (("cpus_per_gpu", "host_memory_mib_per_gpu"), ("cpus_per_node", "host_memory_mib_per_node")):
+        if isinstance(asked := draft.fields.get(cpus), int):
+            return {memory: draft.cpu_memory_mib * asked}
+    return {"host_memory_mib_per_node": draft.cpu_memory_mib}
 
 
 def _placement(draft: Draft, catalogue: Catalogue) -> dict[str, Any]:

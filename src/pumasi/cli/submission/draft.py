@@ -15,6 +15,7 @@ from pumasi.model.ids import is_queue_path
 from pumasi.model.jobs import Level
 
 NUMBER_MAX = 10_000_000
+_KIB_OF = {"K": 1, "": 1 << 10, "M": 1 << 10, "G": 1 << 20, "T": 1 << 30}
 ARRAY_TASKS_MAX = 10_000
 SLURM_NOTICE_SECONDS = 60  # what sbatch means by --signal without @seconds
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
@@ -36,6 +37,7 @@ class Draft(Struct):
     gpus_per_node: int = 0
     tasks: int = 0
     tasks_per_node: int = 0
+    cpu_memory_mib: int = 0  # for each CPU
     gpu_types: tuple[str, ...] = ()
     constraint: str = ""
     places: tuple[str, ...] = ()
@@ -150,6 +152,25 @@ def _set_gres(draft: Draft, text: str) -> None:
     if name != "gpu" or "," in text:
         raise OptionProblem(f"{text!r} is not supported; only gpu[:TYPE]:N is")
     _set_gpus_per_node(draft, rest or "1")
+
+
+def memory_mib(text: str) -> int:
+    """MiB in a size as Slurm writes it: `64G`, `512M`, a bare number of MiB; 0 asks for nothing in particular.
+
+    :raises OptionProblem: if it is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})([KMGT]?)(?:i?B)?", text.strip().upper(), re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise OptionProblem(f"{text!r} is no size of memory; write for example 64G")
+    mib = -(-int(match[1]) * _KIB_OF[match[2]] // 1024)
+    if mib > NUMBER_MAX:
+        raise OptionProblem(f"{text!r} is more than any node has")
+    return mib
+
+
+def _set_cpus_per_task(draft: Draft, text: str) -> None:
+    draft.fields["cpus_per_node"] = _number(text)  # one task a node
+    draft.environment["SLURM_CPUS_PER_TASK"] = text
 
 
 def _set_time(draft: Draft, text: str) -> None:
@@ -286,6 +307,12 @@ _HANDLERS: dict[str, Callable[[Draft, str], None]] = {
     "gpus": _set_gpus,
     "gpus-per-node": _set_gpus_per_node,
     "gres": _set_gres,
+    "cpus-per-task": _set_cpus_per_task,
+    "cpus-per-gpu": _field("cpus_per_gpu", _number),
+    "mincpus": _field("cpus_per_node", _number),
+    "mem": _field("host_memory_mib_per_node", memory_mib),
+    "mem-per-gpu": _field("host_memory_mib_per_gpu", memory_mib),
+    "mem-per-cpu": _attribute("cpu_memory_mib", memory_mib),
     "time": _set_time,
     "output": _field("stdout", str),
     "error": _field("stderr", str),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from pumasi.cli.durations import LONGEST_SECONDS
-from pumasi.cli.submission.draft import NUMBER_MAX, Draft, duration_seconds, parse_array, signal_name
+from pumasi.cli.submission.draft import NUMBER_MAX, Draft, duration_seconds, memory_mib, parse_array, signal_name
 from pumasi.cli.submission.options import OptionProblem
 from pumasi.model.fleet import CpuArch
 from pumasi.model.ids import is_queue_path
@@ -103,6 +103,10 @@ def _duration(node: Node) -> int:
     if isinstance(node.value, str):
         return duration_seconds(node.value)
     return _whole(1, LONGEST_SECONDS)(node)
+
+
+def _memory(node: Node) -> int:
+    return memory_mib(str(node.value) if isinstance(node.value, int) else _text(node))
 
 
 def _texts(node: Node) -> tuple[str, ...]:
@@ -209,6 +213,10 @@ KEYS = {
     "gpus_per_node": _attribute("gpus_per_node", _whole(1), "GPUs on each node."),
     "gpu_models": _attribute("gpu_types", _texts, "GPU models, or types such as `b200`, it may run on."),
     "memory_gib_per_gpu": _field("memory_gib_per_gpu", _whole(1), "Least memory of each GPU, in GiB."),
+    "cpus_per_gpu": _field("cpus_per_gpu", _whole(1), "CPUs for each GPU."),
+    "cpus_per_node": _field("cpus_per_node", _whole(1), "CPUs on each node."),
+    "memory_per_gpu": _field("host_memory_mib_per_gpu", _memory, "Memory of the node for each GPU: `128G`."),
+    "memory_per_node": _field("host_memory_mib_per_node", _memory, "Memory on each node; a bare number is MiB."),
     "cpu_arch": _field("cpu_arch", _choice(list(CpuArch)), "`x86_64` or `arm64`."),
     "sites": _attribute("sites", _texts, "Sites it may run at."),
     "pools": _attribute("pools", _texts, "Pools it may run in."),

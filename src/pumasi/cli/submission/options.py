@@ -43,6 +43,14 @@ SUPPORTED = (
     Option("gpus", "G", metavar="[TYPE:]N", help="GPUs in all.", variable="SBATCH_GPUS"),
     Option("gpus-per-node", metavar="[TYPE:]N", help="GPUs on each node.", variable="SBATCH_GPUS_PER_NODE"),
     Option("gres", metavar="gpu[:TYPE]:N", help="The same as --gpus-per-node.", variable="SBATCH_GRES"),
+    Option("cpus-per-task", "c", metavar="N", help="CPUs of its task on each node."),
+    Option("cpus-per-gpu", metavar="N", help="CPUs for each GPU."),
+    Option("mincpus", metavar="N", help="CPUs on each node."),
+    Option(
+        "mem", metavar="SIZE", help="Memory on each node: 64G; a bare number is MiB.", variable="SBATCH_MEM_PER_NODE"
+    ),
+    Option("mem-per-gpu", metavar="SIZE", help="Memory for each GPU.", variable="SBATCH_MEM_PER_GPU"),
+    Option("mem-per-cpu", metavar="SIZE", help="Memory for each CPU asked for.", variable="SBATCH_MEM_PER_CPU"),
     Option("time", "t", metavar="TIME", help="Time limit: MM, HH:MM:SS, D-HH, 90m, ...", variable="SBATCH_TIMELIMIT"),
     Option("output", "o", metavar="FILE", help="Where its output goes; %j is its number."),
     Option("error", "e", metavar="FILE", help="Where its error output goes."),
@@ -91,7 +99,7 @@ def _unsupported(why: str, names: str, takes: Takes = Takes.VALUE) -> tuple[Opti
 
 
 UNSUPPORTED = (
-    *_unsupported(_SHARED_OUT, "cpus-per-task/c cpus-per-gpu mem mem-per-cpu mem-per-gpu mincpus tmp cores-per-socket"),
+    *_unsupported(_SHARED_OUT, "tmp cores-per-socket"),
     *_unsupported(_SHARED_OUT, "sockets-per-node threads-per-core core-spec/S thread-spec extra-node-info/B"),
     *_unsupported(_SHARED_OUT, "exclusive", _PERHAPS),
     *_unsupported(_SHARED_OUT, "oversubscribe/s overcommit/O", _NOTHING),
