@@ -5,10 +5,24 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pumasi.events.facts import Event, LinkState, NodeState, OwnerDeclared, SiteConnected, SiteSilent
-from pumasi.model.fleet import CalendarWindow, Owner, OwnerKind, Policy, Pool, Preemption, Queue, QueueOrder, Quota
+from pumasi.model.calendar import day_name, day_of
+from pumasi.model.fleet import (
+    CalendarWindow,
+    Owner,
+    OwnerKind,
+    Place,
+    PlacementRule,
+    Policy,
+    Pool,
+    Preemption,
+    Queue,
+    QueueOrder,
+    Quota,
+    Work,
+)
 from pumasi.model.jobs import JobState, Level, Topology
 from pumasi.state.records import Job
-from pumasi.testing.builders import HGX, NVL72, fleet_facts, pool
+from pumasi.testing.builders import HGX, NVL72, START_MS, fleet_facts, pool
 from pumasi.testing.builders import owner as make_owner
 from pumasi.testing.harness import Harness
 
@@ -83,10 +97,21 @@ def queues(draw: st.DrawFn, named: list[Pool]) -> list[Queue]:
 
 
 @st.composite
+def rules(draw: st.DrawFn) -> tuple[PlacementRule, ...]:
+    """Mostly none; else one that keeps somebody's work at home or away from somewhere, perhaps from tomorrow on."""
+    if draw(st.integers(0, 4)) < 4:
+        return ()
+    not_at = draw(st.sampled_from((Place(home=False), Place(pools=("q",)))))
+    from_day = draw(st.sampled_from(("", day_name(day_of(START_MS) + 1))))
+    return (PlacementRule(id="r", title="", work=Work(owners=("ant", "cat")), not_at=not_at, from_day=from_day),)
+
+
+@st.composite
 def fleets(draw: st.DrawFn) -> list[Event]:
     """The facts of a small fleet."""
     some = draw(pools())
-    return fleet_facts(draw(owners()), some, draw(queues(some)), policy=Policy(usage_half_life_seconds=3600))
+    policy = Policy(usage_half_life_seconds=3600, rules=draw(rules()))
+    return fleet_facts(draw(owners()), some, draw(queues(some)), policy=policy)
 
 
 @st.composite

@@ -7,6 +7,8 @@ from msgspec import Struct
 from pumasi.model.fleet import CpuArch
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
 
+OPEN_DATA = "open"  # the data class that needs no clearance
+
 
 class JobState(StrEnum):
     """States of a job. ACTIVE means that an attempt is live; the last five are terminal and absorb."""
@@ -110,7 +112,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     cpu_arch: CpuArch | None = None
     sites: tuple[SiteId, ...] = ()
     pools: tuple[PoolId, ...] = ()
-    data_class: str = "open"
+    data_class: str = OPEN_DATA
     stays_home: bool = False  # never leaves a pool its owner is entitled to
     may_borrow: bool = True
     priority: int = 0

@@ -5,12 +5,13 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from pumasi.model.calendar import is_day
 from pumasi.model.fleet import Engine, GpuModel, Owner, OwnerKind, Policy, Pool, Site, Stage
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, SiteId
 from pumasi.plans.catalogue import CatalogueEntry
 from pumasi.plans.lending import read_lending
 from pumasi.plans.problems import quoted, suggestion
-from pumasi.plans.section import Section, is_day
+from pumasi.plans.section import Section
 
 NODE_LIMIT = 1_000_000
 POWER_LIMIT_KILOWATTS = 100_000_000

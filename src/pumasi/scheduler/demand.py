@@ -17,13 +17,13 @@ class Demand:
 
     __slots__ = ("fits", "has_quotas", "home_fits", "is_refused", "key", "may_borrow", "owner", "spec", "verdicts")
 
-    def __init__(self, state: FleetState, key: DemandKey, spec: JobSpec) -> None:
+    def __init__(self, state: FleetState, key: DemandKey, spec: JobSpec, now_ms: int) -> None:
         self.key = key
         self.owner = key[0]
         self.spec = spec
         self.fits: tuple[Fit, ...]
         self.verdicts: tuple[Verdict, ...]
-        self.fits, self.verdicts = eligible(state, spec)
+        self.fits, self.verdicts = eligible(state, spec, now_ms)
         self.home_fits = tuple(fit for fit in self.fits if state.pools[fit.pool].declared.entitlements.get(self.owner))
         self.may_borrow = spec.may_borrow and not spec.stays_home
         self.has_quotas = False

@@ -33,7 +33,7 @@ class Planner:
         self._asleep: dict[Demand, None] = {}
         self._awake: dict[Demand, None] = {}
         self._look_again_ms = NEVER_MS
-        self._forget(())
+        self._forget((), state.at_ms)
 
     def decide(self, now_ms: int) -> Board:
         """Decide one cycle; the board holds what was decided. The state is not changed."""
@@ -55,16 +55,16 @@ class Planner:
     def why_waiting(self, now_ms: int) -> WhyWaiting:
         """Reasons for every waiting job that a cycle has looked at, as the state stands now."""
         rules = self._rules
-        if rules.declarations != self.state.changes.declarations:
-            rules = Rules(self.state)
+        if rules.declarations != self.state.changes.declarations or rules.in_force(now_ms) != self._in_force:
+            rules = Rules(self.state, now_ms)
         return WhyWaiting(Board(self.state, now_ms, rules))
 
     # --- what changed ------------------------------------------------------------------------------------------------
 
-    def _forget(self, windows: tuple[bool, ...]) -> None:
+    def _forget(self, in_force: tuple[bool, ...], now_ms: int) -> None:
         """Know nothing: everything that waits is worth a look."""
-        self._rules = Rules(self.state)
-        self._windows = windows
+        self._rules = Rules(self.state, now_ms)
+        self._in_force = in_force
         self._stirs_seen = 0
         self._asleep = {}
         self._by_pool: dict[PoolId, dict[Demand, None]] = {pool: {} for pool in self.state.pools}
@@ -78,15 +78,15 @@ class Planner:
     def _notice(self, now_ms: int) -> list[PoolId]:
         """Wake who has reason to; returns the pools in which something changed since the last cycle."""
         changes, rules = self.state.changes, self._rules
-        windows = rules.windows_open(now_ms)
+        in_force = rules.in_force(now_ms)
         if (
             rules.declarations != changes.declarations
-            or windows != self._windows
+            or in_force != self._in_force
             or now_ms >= self._look_again_ms
             or self._arrived < self.state.backlogs.forgotten
             or rules.demands_known > DEMANDS_KNOWN_MAX
         ):
-            self._forget(windows)
+            self._forget(in_force, now_ms)
         else:
             self._notice_arrivals()
         while self._begins and self._begins[0][0] <= now_ms:

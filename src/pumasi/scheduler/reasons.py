@@ -20,6 +20,7 @@ class ReasonCode(StrEnum):
     CPUS = "cpus"
     HOST_MEMORY = "host_memory"
     DATA_CLASS = "data_class"
+    PLACEMENT_RULE = "placement_rule"
     STAYS_HOME = "stays_home"
     GANG_SHAPE = "gang_shape"
     GANG_TOO_LARGE = "gang_too_large"
@@ -58,6 +59,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.CPUS: "BadConstraints",
     _C.HOST_MEMORY: "BadConstraints",
     _C.DATA_CLASS: "BadConstraints",
+    _C.PLACEMENT_RULE: "BadConstraints",
     _C.STAYS_HOME: "AccountNotAllowed",
     _C.GANG_SHAPE: "BadConstraints",
     _C.GANG_TOO_LARGE: "PartitionNodeLimit",

@@ -1,5 +1,6 @@
 """What only declarations change: worked out once, and kept by a planner until something is declared."""
 
+from pumasi.model.calendar import day_name, day_of
 from pumasi.model.fleet import Preemption, QueueOrder
 from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import JobSpec
@@ -21,12 +22,13 @@ class Rules:
     `preempting`: the queues whose waiting work may stop other work of theirs. `strict`: those whose first job blocks
     the rest. `with_quotas`: where an owner's queues have quotas. `position`: each queue's place in the order of
     declaration. `entitled`: GPUs each owner is entitled to in all. `declarations`: the state's counter when this was
-    worked out. `lenders`: what boards found out about who may lend to whom; it holds from cycle to cycle unless there
-    are windows.
+    worked out, at `now_ms`. `lenders`: what boards found out about who may lend to whom; it holds from cycle to cycle
+    unless there are windows.
     """
 
-    def __init__(self, state: FleetState) -> None:
+    def __init__(self, state: FleetState, now_ms: int) -> None:
         self._state = state
+        self.now_ms = now_ms
         self.declarations = state.changes.declarations
         self.half_life_ms = state.policy.usage_half_life_seconds * 1000
         self.position: dict[QueueId, int] = {name: place for place, name in enumerate(state.queues)}
@@ -44,6 +46,7 @@ class Rules:
                 self.entitled[owner] += account.entitled
         self._windows = [window for owner in state.owners.values() for window in owner.declared.lending.windows]
         self.has_windows = bool(self._windows)
+        self._placement_rules = state.policy.rules
         self.lenders: Lenders = {}
         self._demands: dict[DemandKey, Demand] = {}
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaRules] = {}
@@ -57,7 +60,7 @@ class Rules:
         """The demand of all jobs with this need, judged once."""
         demand = self._demands.get(key)
         if demand is None:
-            demand = self._demands[key] = Demand(self._state, key, spec)
+            demand = self._demands[key] = Demand(self._state, key, spec, self.now_ms)
             demand.has_quotas = demand.owner in self._preempting_owners or any(
                 (demand.owner, fit.pool) in self.with_quotas for fit in demand.fits
             )
@@ -67,9 +70,13 @@ class Rules:
         """The demand a job belongs to."""
         return self.demand((owner, shape_key(spec)), spec)
 
-    def windows_open(self, now_ms: int) -> tuple[bool, ...]:
-        """Which lending windows are open; decisions can change when this does."""
-        return tuple(is_open(window, now_ms) for window in self._windows) if self._windows else ()
+    def in_force(self, now_ms: int) -> tuple[bool, ...]:
+        """Which lending windows are open and which placement rules hold; decisions can change when this does."""
+        open_now = tuple(is_open(window, now_ms) for window in self._windows) if self._windows else ()
+        if not self._placement_rules:
+            return open_now
+        today = day_name(day_of(now_ms))
+        return (*open_now, *(rule.is_in_force(today) for rule in self._placement_rules))
 
     def quotas(self, owner: OwnerId, pool: PoolId) -> QuotaRules:
         """The quotas of an owner's queues in a pool."""
