@@ -83,10 +83,14 @@ class Level(StrEnum):
 
 
 class Topology(Struct, frozen=True, kw_only=True, gc=False):
-    """How tight a gang must sit: within one `level` if `required`, else as near to that as can be."""
+    """How tight a gang must sit: within one `level` if `required`, else as near to that as can be.
+
+    `spread`: within that, its nodes stand in as many racks as can be, so that one fault takes few of them.
+    """
 
     level: Level = Level.POOL
     required: bool = False
+    spread: bool = False
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -40,8 +40,8 @@ def eligible(state: FleetState, spec: JobSpec, now_ms: int) -> tuple[tuple[Fit, 
 def need_in(pool: Pool, spec: JobSpec) -> Need:
     """What the job needs in a pool whose nodes can hold it evenly."""
     each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, pool.gpus_per_node)
-    topology = spec.topology
-    return Need(spec.gpus // each, each, topology.level, topology.required, max(1, spec.segment_nodes))
+    topology, segment = spec.topology, max(1, spec.segment_nodes)
+    return Need(spec.gpus // each, each, topology.level, topology.required, segment, topology.spread)
 
 
 def verdict_on(state: FleetState, spec: JobSpec, pool: PoolId, rules: Iterable[PlacementRule]) -> Verdict | None:
