@@ -66,7 +66,7 @@ def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
 
 def _home_then_idle(board: Board, demand: Demand) -> list[Fit]:
     """Pools with room at all: the owner's own pools first, then the most idle."""
-    roomy = [(board.free(fit.pool).free_gpus, fit) for fit in demand.fits]
+    roomy = [(board.free(fit.pool).free_gpus, fit) for fit in demand.open_fits]
     home = demand.home_fits
     order = sorted((fit not in home, -free, fit.position, fit) for free, fit in roomy if free >= fit.need.gpus)
     return [fit for _, _, _, fit in order]

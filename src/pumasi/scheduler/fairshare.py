@@ -45,11 +45,13 @@ class File:
 class ShareNode:
     """A queue with work in it or below it. A queue with both is a node whose own work is one more child.
 
-    What is below a node is only read from the state when its turn comes.
+    What is below a node is only read from the state when its turn comes. `refused`: what found no room in a queue that
+    shares its quotas; `demands`: what is asked for below it, if all queues there share them.
     """
 
     __slots__ = (
-        "children", "files", "heads", "heap", "is_open", "parent", "position", "queue", "refused", "scale", "use",
+        "children", "demands", "files", "heads", "heap", "is_open", "parent", "position", "queue", "refused", "scale",
+        "use",
     )  # fmt: skip
 
     def __init__(self, queue: QueueId, parent: "ShareNode | None", position: int, use: int) -> None:
@@ -63,12 +65,19 @@ class ShareNode:
         self.heap: list[tuple[int, int, ShareNode]] = _NONE
         self.files: list[File] = _NONE
         self.heads: list[Head] = _NONE
+        self.demands: list[Demand] = _NONE
         self.refused: set[Demand] = _NOBODY
 
     @property
     def key(self) -> tuple[int, int, "ShareNode"]:
         """Least goes first; equals in the order their queues were declared."""
         return (self.use * self.scale, self.position, self)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """True if all that is asked for in this queue and below it was refused by the quotas they share."""
+        demands = self.demands
+        return bool(demands) and all(demand.is_refused or demand in self.refused for demand in demands)
 
     def next_turn(self, board: Board) -> Turn | None:
         """The next job of this leaf that is worth a try; None when there is none left."""
@@ -107,7 +116,6 @@ class ShareNode:
             (file.line[file.at], number) for number, file in enumerate(self.files) if file.at < len(file.line)
         ]  # fmt: skip
         heapify(self.heads)
-        self.refused = set()
         return bool(self.heads)
 
 
@@ -123,13 +131,16 @@ class ShareTree:
         self._logs = [(demand, board.state.backlogs.by_need[demand.key]) for demand in demands]
         self._reserved = reserved
         self._files: list[File] = []
+        self._refused: dict[QueueId, set[Demand]] = {}
         self.root = ShareNode(owner, None, 0, self._use(owner))
         self.refill()
 
     def refill(self) -> None:
         """Start a new pass over what is left."""
         for demand in self.demands:
-            demand.is_refused = False
+            demand.reopen()
+        for refused in self._refused.values():
+            refused.clear()
         self.has_work = self.root.refill()
 
     def next(self) -> tuple[ShareNode, Turn] | None:
@@ -172,13 +183,19 @@ class ShareTree:
     def _drop(self, node: ShareNode) -> None:
         while node.parent is not None:
             heappop(node.parent.heap)
-            if node.parent.heap:
-                return
             node = node.parent
+            if node.heap and not node.is_hopeless:
+                return
         self.has_work = False
 
     def _open(self, node: ShareNode) -> None:
         """Read from the state what is in a queue and below it."""
+        rules = self._board.rules
+        node.refused = self._refused.setdefault(rules.room_class(node.queue), set())
+        if node.queue not in rules.divided:
+            node.demands = [demand for demand, log in self._logs if node.queue in log.lines or node.queue in log.below]
+        if node.is_hopeless:
+            return
         node.is_open = True
         files = self._files_of(node.queue)
         names: dict[QueueId, None] = {}
@@ -188,7 +205,7 @@ class ShareTree:
         if names:
             self._open_children(node, sorted(names, key=self._board.rules.position.__getitem__), bool(files))
         else:
-            node.files, node.refused = files, set()
+            node.files = files
             self._files += files
         node.refill()
 

@@ -24,12 +24,14 @@ def home_pass(board: Board, tree: ShareTree) -> None:
 
 
 def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
-    """Remember that the demand finds no room: for its queue, and for the whole owner unless a queue's limit is why."""
+    """Remember that the demand finds no room: in queues that share these quotas; for the owner, if no quota is why."""
     leaf.refused.add(demand)
     if leaf.queue in board.rules.strict:
         leaf.heads.clear()
+    if demand.has_quotas:
+        demand.close_all_but(tuple(fit for fit in demand.open_fits if may_have_room(board, demand, fit)))
     demand.is_refused = not demand.has_quotas or not any(
-        may_have_room(board, demand, fit) and board.is_queue_bound(job, fit.pool) for fit in demand.fits
+        board.is_queue_bound(job, fit.pool) for fit in demand.open_fits
     )
 
 
@@ -42,7 +44,7 @@ def _place_home(board: Board, job: Job, demand: Demand) -> bool:
 
 
 def _by_idle(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
-    fits = demand.home_fits
+    fits = demand.open_home_fits
     if len(fits) < 2:
         return fits
     owner, books = demand.owner, board.books

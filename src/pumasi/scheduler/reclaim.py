@@ -48,7 +48,7 @@ class Claims:
         """Reserve lent GPUs for a job that fits its owner's entitlement, and tell their users; True if done."""
         board = self._board
         due_ms = board.now_ms + board.state.owners[job.owner].declared.lending.reclaim_window_seconds * 1000
-        options = [option for fit in demand.home_fits if (option := self._option(job, fit, due_ms)) is not None]
+        options = [option for fit in demand.open_home_fits if (option := self._option(job, fit, due_ms)) is not None]
         if not options:
             return False
         best = min(options, key=lambda option: option.cost)
