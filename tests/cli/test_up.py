@@ -90,5 +90,7 @@ def test_it_stops_at_once_and_in_silence_though_readers_hold_calls_open(tmp_path
     finally:
         process.kill()
         process.wait()
-    assert output.read_text().splitlines()[0].startswith("Pumasi serves campus (96 GPUs) at ")
-    assert len(output.read_text().splitlines()) == 3, output.read_text()
+    said = output.read_text().splitlines()
+    assert said[0].startswith("Pumasi serves campus (96 GPUs) at ")
+    assert said[3].startswith("3 of 3 sites are served by agents of their own")
+    assert len(said) == 4, said

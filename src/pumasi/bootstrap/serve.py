@@ -128,7 +128,7 @@ async def _serve(settings: Settings, store: SqliteLog, listener: socket.socket, 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with service.running(), _http(service, listener):
         await prepare(settings, service, url, say)
-        async with embedded_agents(settings, service, url):
+        async with embedded_agents(settings, service, url, say):
             await _until_stopped(stop, service)
             service.pause()
     if service.broken is not None:
