@@ -40,8 +40,7 @@ class Transport:
             base_url=connection.server,
             headers=headers,
             timeout=timeout_seconds,
-            # A proxy cannot reach this machine's loopback; the environment also says whose certificates are good.
-            trust_env=connection.server.startswith("https:") or not is_loopback(connection.server),
+            trust_env=not is_loopback(connection.server),  # a proxy cannot reach this machine's loopback
             transport=transport,
         )
 
