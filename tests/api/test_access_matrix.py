@@ -82,6 +82,7 @@ MATRIX: dict[str, Row] = {
     "GET /v1/pools/{pool}": Row(anywhere(EVERY)),
     "GET /v1/nodes": Row(anywhere(EVERY)),
     "GET /v1/nodes/{node}": Row(anywhere(EVERY)),
+    "GET /v1/rules": Row(anywhere(EVERY)),
     "GET /v1/shares": Row(anywhere(EVERY)),
     "GET /v1/reasons": Row(anywhere(EVERY)),
     "GET /v1/reclaims": Row(anywhere(EVERY)),
@@ -162,7 +163,7 @@ def test_verdicts(world: World, name: str) -> None:
 def test_the_matrix_is_as_large_as_it_should_be() -> None:
     cells = len(MATRIX) * len(ROLES) * len(SCOPES)
     print(f"{cells} verdicts on {len(MATRIX)} routes")
-    assert cells == 36 * 7 * 6
+    assert cells == 37 * 7 * 6
 
 
 @pytest.mark.parametrize("name", sorted(MATRIX))

@@ -4,11 +4,12 @@ import msgspec
 import pytest
 
 from pumasi.control.commands import HearSite
-from pumasi.ledger.ledger import DAY_MS, KOREA_OFFSET_MS
 from pumasi.model.access import Role
+from pumasi.model.calendar import DAY_MS, KOREA_OFFSET_MS
+from pumasi.model.fleet import Place, PlacementRule, Policy, Work
 from pumasi.model.jobs import Outcome
 from pumasi.protocol.messages import RunEnded, RunKey
-from tests.api.kit import Api, assert_problem, small_plan, small_pool
+from tests.api.kit import Api, assert_problem, job_body, small_plan, small_pool
 
 
 def test_totals_add_up_while_gpus_are_used_drained_and_held(api: Api) -> None:
@@ -64,6 +65,19 @@ def test_pools_that_are_not_in_service_are_planned() -> None:
         assert pool["node_states"]["planned"] == 4
         assert {node["state"] for node in api.get("/v1/nodes?pool=north-b200")["items"]} == {"planned"}
         assert api.get("/v1/fleet")["gpus_in_service"] == 32
+
+
+def test_a_rule_is_listed_and_a_job_against_it_is_refused_by_its_name() -> None:
+    rule = PlacementRule(
+        id="stay", title="lab work stays", work=Work(queues=("north/lab",)), only_at=Place(pools=("south-b200",)),
+        until_day="2100-01-01",
+    )  # fmt: skip
+    with Api(small_plan(policy=Policy(version="9", rules=(rule,)))) as api:
+        (listed,) = api.get("/v1/rules")["rules"]
+        assert (listed["id"], listed["in_force"], listed["from_day"]) == ("stay", True, None)
+        refused = api.call("POST", "/v1/jobs", json=job_body(pools=["north-b200"]))
+        assert_problem(refused, 422, "never-admissible")
+        assert "rule stay of policy 9: lab work stays" in refused.text
 
 
 def test_loans_show_on_both_sides(api: Api) -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from pumasi.cli.submission.catalogue import Catalogue
 from pumasi.cli.submission.compose import Fleet, compose, gang
-from pumasi.cli.submission.draft import Draft
-from pumasi.cli.submission.options import OptionProblem
+from pumasi.cli.submission.directives import Setting
+from pumasi.cli.submission.draft import Draft, Manner, apply_settings
+from pumasi.cli.submission.options import OptionProblem, find_long
 from tests.cli.contract_server import OTHER_POOL, POOL
 
 FLEET = Fleet(Catalogue.of([POOL, OTHER_POOL]), datetime(2027, 1, 31, tzinfo=UTC), 1_800_000_000_000)
@@ -119,6 +120,13 @@ def test_says_what_cannot_be(fields: dict[str, Any], problem: str) -> None:
 def test_one_task_per_node_is_what_a_script_is_told() -> None:
     _one(tasks=2, nodes=2)
     _one(tasks=1)
+
+
+def test_a_gang_may_be_spread_within_a_level() -> None:
+    draft = Draft(name="n", queue="q", script="s", gpus=1)
+    for name, value in (("topology", "block:required"), ("spread-job", "")):
+        apply_settings(draft, Manner(), [Setting(find_long(name), value)], frozenset())
+    assert compose(draft, FLEET)[0]["topology"] == {"level": "block", "required": True, "spread": True}
 
 
 def test_an_array_is_a_job_for_each_index() -> None:

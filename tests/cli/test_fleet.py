@@ -135,6 +135,25 @@ def test_usage_jobs_looks_like_sacct(pumasi: RunCommand, server: ContractServer)
     assert "only the newest 1 are shown" in first.err
 
 
+def test_rules_read_as_they_are_written(pumasi: RunCommand, server: ContractServer) -> None:
+    nothing: dict[str, list[str]] = {"owners": [], "owner_kinds": [], "queues": []}
+    rule = {
+        "id": "nct-at-home",
+        "title": "it stays",
+        "in_force": True,
+        "from_day": "2025-04-30",
+        "until_day": None,
+        "work": {"data_classes": ["nct", "csap-high"], **nothing},
+        "only_at": {"pools": [], "home": True},
+        "not_at": None,
+    }
+    barred = {**rule, "id": "x", "in_force": False, "work": nothing, "only_at": None, "not_at": {"sites": ["a", "b"]}}
+    server.give("GET /v1/rules", Answer(200, {"policy": "1", "rules": [rule, barred]}))
+    first, second = pumasi("rules", "--no-headers", "-o", "csv").out.splitlines()
+    assert first == 'nct-at-home,yes,"data_classes=nct,csap-high",only at home=yes,2025-04-30,-,it stays'
+    assert second == 'x,no,all,"not at sites=a,b",2025-04-30,-,it stays'
+
+
 def test_reclaims_show_promise_and_time(pumasi: RunCommand, server: ContractServer) -> None:
     kept = {
         "claimant": 12,

@@ -33,8 +33,8 @@ def test_reads_a_job() -> None:
     assert draft.environment == {"EPOCHS": "3", "MODE": "on"}
     assert draft.held
     assert draft.script == "#!/bin/bash\npython train.py\n"
+    assert draft.topology == {"level": "rack", "required": True}
     assert draft.fields == {
-        "topology": {"level": "rack", "required": True},
         "notice_signal": "USR1",
         "notice_seconds": 120,
         "checkpoint_seconds": 1800,

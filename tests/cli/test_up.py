@@ -61,6 +61,18 @@ def test_an_address_beyond_this_machine(tmp_path: Path) -> None:
     refused(up("--data", str(tmp_path), "--host", "0.0.0.0"), "not loopback")
 
 
+def test_a_public_address_without_a_certificate(tmp_path: Path) -> None:
+    done = up("--data", str(tmp_path), "--public", "0.0.0.0:8443")
+    assert done.returncode == 2
+    assert "--tls-certificate and --tls-key go together" in done.stderr
+
+
+def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("nothing")
+    files = ["--tls-certificate", str(tmp_path / "no.pem"), "--tls-key", str(tmp_path / "no.pem")]
+    refused(up("--data", str(tmp_path), "--public", "127.0.0.1:0", *files), "are no certificate and key")
+
+
 def test_it_stops_at_once_and_in_silence_though_readers_hold_calls_open(tmp_path: Path) -> None:
     ready, output = tmp_path / "ready.json", tmp_path / "output"
     command = [sys.executable, "-m", "pumasi", "up", "--port", "0", "--agents", "none", "--plan", "campus"]
@@ -90,5 +102,7 @@ def test_it_stops_at_once_and_in_silence_though_readers_hold_calls_open(tmp_path
     finally:
         process.kill()
         process.wait()
-    assert output.read_text().splitlines()[0].startswith("Pumasi serves campus (96 GPUs) at ")
-    assert len(output.read_text().splitlines()) == 3, output.read_text()
+    said = output.read_text().splitlines()
+    assert said[0].startswith("Pumasi serves campus (96 GPUs) at ")
+    assert said[3].startswith("3 of 3 sites are served by agents of their own")
+    assert len(said) == 4, said

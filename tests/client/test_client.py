@@ -33,7 +33,7 @@ def test_submits_a_spec_or_many(client: Client, server: ContractServer) -> None:
     assert client.submit(SPEC) == 7
     assert client.submit([SPEC, {"name": "m"}], held=True) == [1, 2]
     body = server.sent("POST /v1/jobs")[0].body
-    assert body["topology"] == {"level": "rack", "required": True}
+    assert body["topology"] == {"level": "rack", "required": True, "spread": False}
     assert "requeue" not in body
     assert [job["held"] for job in server.sent("POST /v1/jobs/batch")[0].body["jobs"]] == [True, True]
 

@@ -12,7 +12,8 @@ from pumasi.events.facts import (
     StopOrdered,
 )
 from pumasi.ledger import ledger as ledgers
-from pumasi.ledger.ledger import DAY_MS, KOREA_OFFSET_MS, Ledger, OpenAllocation, TransferKey, transfers
+from pumasi.ledger.ledger import Ledger, OpenAllocation, TransferKey, transfers
+from pumasi.model.calendar import DAY_MS, KOREA_OFFSET_MS
 from pumasi.model.jobs import Charge, JobState, Outcome, Span, StopCause
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pumasi.model.fleet import Stage, stage_of
+from pumasi.model.fleet import Place, Stage, stage_of
 from pumasi.plans.lending import parse_window
 from pumasi.plans.locate import find_plan, shipped_plans
 from pumasi.plans.problems import PlanError
@@ -160,3 +160,44 @@ def test_any_edit_is_answered(place: int, patch: str) -> None:
     """Nor does a sound plan with a few letters changed anywhere."""
     data = (SOUND[:place] + patch + SOUND[place + len(patch) :]).encode("utf-8", "surrogatepass")
     assert isinstance(parse_plan(data, "x"), (PlanReading, list))
+
+
+RULE = "placement_rules:\n  stay:\n    title: It stays\n    work: {data_classes: [secret]}\n    only_at: {home: yes}\n"
+
+
+def test_rules_are_read_with_their_days() -> None:
+    """A rule says what work it is about, where that may run, and from when until when it holds."""
+    text = RULE.replace("    work:", "    from: 2026-01-01\n    until: 2027-01-01\n    work:") + SOUND
+    (rule,) = sound(text).plan.policy.rules
+    assert (rule.id, rule.work.data_classes, rule.only_at, rule.not_at) == ("stay", ("secret",), Place(home=True), None)
+    assert [rule.is_in_force(day) for day in ("2025-12-31", "2026-01-01", "2026-12-31", "2027-01-01")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[secret]", "[secrt]", "did you mean secret?"),
+        ("work: {", "work: {queues: [north/lob], ", "there is no queue 'north/lob'"),
+        ("work: {", "work: {owners: [nort], ", "did you mean north?"),
+        ("work: {", "work: {owner_kinds: [friend], ", "there is no kind of owner 'friend'"),
+        ("{home: yes}", "{pools: [hal]}", "did you mean hall?"),
+        ("{home: yes}", "{sites: [mil]}", "did you mean mill?"),
+        ("{home: yes}", "{regions: [Moon]}", "there is no region 'Moon'"),
+        ("{home: yes}", "{home: perhaps}", "must be one of yes, no, either"),
+        ("{home: yes}", "{}", "names no place"),
+        ("    only_at: {home: yes}\n", "", "says where with one of only_at and not_at"),
+        ("    work:", "    not_at: {home: no}\n    work:", "says where with one of only_at and not_at"),
+        ("    work:", "    from: 2027-01-01\n    until: 2027-01-01\n    work:", "not after from"),
+        ("    work:", "    since: 2027-01-01\n    work:", "the key is unknown"),
+    ],
+)
+def test_mistakes_in_rules_are_found(old: str, new: str, message: str) -> None:
+    """Each at its place in the file."""
+    found = parse_plan((RULE.replace(old, new) + SOUND).encode(), "small.yaml")
+    assert not isinstance(found, PlanReading)
+    assert any(message in problem.message and problem.path.startswith("placement_rules.stay") for problem in found)

@@ -5,10 +5,24 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pumasi.events.facts import Event, LinkState, NodeState, OwnerDeclared, SiteConnected, SiteSilent
-from pumasi.model.fleet import CalendarWindow, Owner, OwnerKind, Policy, Pool, Preemption, Queue, QueueOrder, Quota
+from pumasi.model.calendar import day_name, day_of
+from pumasi.model.fleet import (
+    CalendarWindow,
+    Owner,
+    OwnerKind,
+    Place,
+    PlacementRule,
+    Policy,
+    Pool,
+    Preemption,
+    Queue,
+    QueueOrder,
+    Quota,
+    Work,
+)
 from pumasi.model.jobs import JobState, Level, Topology
 from pumasi.state.records import Job
-from pumasi.testing.builders import HGX, NVL72, fleet_facts, pool
+from pumasi.testing.builders import HGX, NVL72, START_MS, fleet_facts, pool
 from pumasi.testing.builders import owner as make_owner
 from pumasi.testing.harness import Harness
 
@@ -83,15 +97,21 @@ def queues(draw: st.DrawFn, named: list[Pool]) -> list[Queue]:
 
 
 @st.composite
+def rules(draw: st.DrawFn) -> tuple[PlacementRule, ...]:
+    """Mostly none; else one that keeps somebody's work at home or away from somewhere, perhaps from tomorrow on."""
+    if draw(st.integers(0, 4)) < 4:
+        return ()
+    not_at = draw(st.sampled_from((Place(home=False), Place(pools=("q",)))))
+    from_day = draw(st.sampled_from(("", day_name(day_of(START_MS) + 1))))
+    return (PlacementRule(id="r", title="", work=Work(owners=("ant", "cat")), not_at=not_at, from_day=from_day),)
+
+
+@st.composite
 def fleets(draw: st.DrawFn) -> list[Event]:
     """The facts of a small fleet."""
     some = draw(pools())
-    return fleet_facts(
-        draw(owners()),
-        some,
-        draw(queues(some)),
-        policy=Policy(usage_half_life_seconds=3600, planned_starts=draw(st.sampled_from((0, 0, 1, 3)))),
-    )
+    policy = Policy(usage_half_life_seconds=3600, rules=draw(rules()))
+    return fleet_facts(draw(owners()), some, draw(queues(some)), policy=policy)
 
 
 @st.composite
@@ -105,7 +125,7 @@ def jobs(draw: st.DrawFn) -> Step:
         "may_borrow": draw(st.integers(0, 7)) < 7,
         "stays_home": draw(st.integers(0, 7)) == 7,
         "checkpoint_seconds": draw(st.sampled_from((0, 600))),
-        "time_limit_seconds": draw(st.sampled_from((60, 600, 3600))),
+        "time_limit_seconds": draw(st.sampled_from((600, 3600))),
         "topology": draw(st.sampled_from(TOPOLOGIES)),
         "segment_nodes": draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2))),
         "gpus_per_node": draw(st.sampled_from((0, 0, 0, 0, 0, 2, 4))),

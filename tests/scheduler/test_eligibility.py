@@ -10,7 +10,7 @@ from pumasi.model.jobs import Level, Topology
 from pumasi.scheduler.eligibility import eligible, never_admissible
 from pumasi.scheduler.reasons import ReasonCode
 from pumasi.state.fleet_state import FleetState
-from pumasi.testing.builders import HGX, NVL72, fleet_facts, owner, pool, spec, state_of
+from pumasi.testing.builders import HGX, NVL72, START_MS, fleet_facts, owner, pool, spec, state_of
 
 LENDS_NOTHING = {"ant": 32}
 
@@ -63,45 +63,47 @@ CASES: list[tuple[ReasonCode, dict[str, Any]]] = [
 @pytest.mark.parametrize(("code", "fields"), CASES, ids=lambda value: str(value)[:60])
 def test_each_rule_gives_its_verdict(code: ReasonCode, fields: dict[str, Any]) -> None:
     asked: dict[str, Any] = {"queue": "ant", "gpus": 8} | fields
-    _, verdicts = eligible(fleet(), spec(**asked))
+    _, verdicts = eligible(fleet(), spec(**asked), START_MS)
     assert code in {verdict.code for verdict in verdicts if verdict.pool == "p"}
     assert all(verdict.detail for verdict in verdicts)
 
 
 def test_a_cleared_site_takes_its_data_class() -> None:
-    fits, _ = eligible(fleet(), spec("ant", 8, data_class="health"))
+    fits, _ = eligible(fleet(), spec("ant", 8, data_class="health"), START_MS)
     assert [fit.pool for fit in fits] == ["p"]
 
 
 def test_gpus_come_with_their_share_of_a_node() -> None:
     asked = {"cpus_per_gpu": 8, "cpus_per_node": 16, "host_memory_mib_per_gpu": 128, "host_memory_mib_per_node": 256}
-    fits, _ = eligible(fleet(), spec("bee", 2, **asked))
+    fits, _ = eligible(fleet(), spec("bee", 2, **asked), START_MS)
     assert [fit.pool for fit in fits] == ["p", "n"], "n declares no CPUs and no memory, so it is not judged by them"
 
 
 def test_a_job_that_may_run_somewhere_has_no_verdict() -> None:
-    assert never_admissible(fleet(), spec("ant", 48)) == []
-    assert never_admissible(fleet(), spec("ant", 8, may_borrow=False)) == []
+    assert never_admissible(fleet(), spec("ant", 48), START_MS) == []
+    assert never_admissible(fleet(), spec("ant", 8, may_borrow=False), START_MS) == []
 
 
 def test_what_no_pool_can_run_gets_a_verdict_for_each() -> None:
-    verdicts = never_admissible(fleet(), spec("ant", 1000))
+    verdicts = never_admissible(fleet(), spec("ant", 1000), START_MS)
     assert [verdict.pool for verdict in verdicts] == ["p", "n"]
 
 
 def test_a_pool_that_is_not_in_service_is_no_pool() -> None:
     state = state_of(fleet_facts([owner("ant")], [pool("p", LENDS_NOTHING)], stages={"p": Stage.DELIVERED}))
-    assert [verdict.code for verdict in never_admissible(state, spec("ant", 1))] == [ReasonCode.NOT_IN_SERVICE]
+    assert [verdict.code for verdict in never_admissible(state, spec("ant", 1), START_MS)] == [
+        ReasonCode.NOT_IN_SERVICE
+    ]
 
 
 def test_a_fleet_without_pools_admits_nothing() -> None:
-    verdicts = never_admissible(state_of(fleet_facts([owner("ant")], [])), spec("ant", 1))
+    verdicts = never_admissible(state_of(fleet_facts([owner("ant")], [])), spec("ant", 1), START_MS)
     assert [verdict.code for verdict in verdicts] == [ReasonCode.NO_POOL]
 
 
 def test_a_queue_cannot_ask_beyond_its_borrowing_limit() -> None:
-    assert never_admissible(fleet(), spec("ant/small", 8, pools=("p",))) == []
-    verdicts = never_admissible(fleet(), spec("ant/small", 12, gpus_per_node=4, pools=("p",)))
+    assert never_admissible(fleet(), spec("ant/small", 8, pools=("p",)), START_MS) == []
+    verdicts = never_admissible(fleet(), spec("ant/small", 12, gpus_per_node=4, pools=("p",)), START_MS)
     assert ReasonCode.QUEUE_LIMIT_TOO_SMALL in {verdict.code for verdict in verdicts}
 
 
@@ -120,10 +122,10 @@ def test_a_queue_cannot_ask_beyond_its_borrowing_limit() -> None:
 def test_segments_must_fit_nvlink_domains(nodes: int, segment: int, level: Level, fits: bool) -> None:
     topology = Topology(level=level, required=True)
     job = spec("bee", 4 * nodes, gpus_per_node=4, segment_nodes=segment, pools=("n",), topology=topology)
-    assert (never_admissible(fleet(), job) == []) == fits
+    assert (never_admissible(fleet(), job, START_MS) == []) == fits
 
 
 def test_a_domain_of_one_node_has_no_wider_segments() -> None:
     assert HGX.nvlink_nodes == 1
-    fits, _ = eligible(fleet(), spec("ant", 16, segment_nodes=1))
+    fits, _ = eligible(fleet(), spec("ant", 16, segment_nodes=1), START_MS)
     assert "p" in [fit.pool for fit in fits]

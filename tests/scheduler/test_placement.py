@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pumasi.model.jobs import Level, Span
 from pumasi.scheduler.placement import find
@@ -96,7 +97,31 @@ def needs(draw: st.DrawFn) -> Need:
     """Any gang."""
     segment = draw(st.integers(1, 3))
     nodes = segment * draw(st.integers(1, 5))
-    return Need(nodes, draw(st.integers(1, 8)), draw(st.sampled_from(tuple(Level))), draw(st.booleans()), segment)
+    level, required, spread = draw(st.sampled_from(tuple(Level))), draw(st.booleans()), draw(st.booleans())
+    return Need(nodes, draw(st.integers(1, 8)), level, required, segment, spread)
+
+
+@settings(max_examples=200)
+@given(free=maps(), need=needs())
+def test_no_place_is_spread_over_more_racks_than_the_one_found(free: FreeMap, need: Need) -> None:
+    need = replace(need, spread=True, level=Level.POOL)
+    spans = find(free, need) if need.each <= free.gpus_per_node and need.nodes > 1 else None
+    if spans is not None:
+        nodes = [node for span in spans for node in range(span.first, span.first + span.nodes)]
+        used = len({node // free.nodes_per_rack for node in nodes})
+        roomy = sum(groups_in(free, need, range(rack, rack + 1)) > 0 for rack in range(len(free.rack_whole)))
+        assert used == min(roomy, need.nodes // need.segment)
+
+
+def test_a_gang_that_is_spread_takes_about_the_same_from_each_rack() -> None:
+    masks = [WHOLE] * 4 + [0, 0, 0, WHOLE] + [WHOLE] * 8
+    spread = Need(7, 8, spread=True)
+    assert find(free_map(masks), spread) == (Span(0, 2, WHOLE), Span(7, 3, WHOLE), Span(12, 2, WHOLE))
+    assert find(free_map(masks), Need(4, 8, Level.BLOCK, required=True, spread=True)) == (
+        Span(8, 2, WHOLE),
+        Span(12, 2, WHOLE),
+    )
+    assert find(free_map(masks), Need(14, 8, spread=True)) is None
 
 
 def groups_in(free: FreeMap, need: Need, domain: range) -> int:

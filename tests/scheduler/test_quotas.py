@@ -1,8 +1,15 @@
 """Quotas inside an owner: nominal, borrowing limit and lending limit, as Kueue means them."""
 
+import pytest
+
+from pumasi.events.facts import AttemptPlaced
 from pumasi.model.fleet import Queue, Quota
-from pumasi.scheduler.quotas import QuotaRules, QuotaTree
-from pumasi.testing.builders import fleet_facts, owner, pool
+from pumasi.scheduler.board import Board
+from pumasi.scheduler.plan import plan
+from pumasi.scheduler.quotas import QuotaTree
+from pumasi.scheduler.rules import Rules
+from pumasi.state.records import Job
+from pumasi.testing.builders import START_MS, fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
 DUE = 64
@@ -15,7 +22,7 @@ def harness(*queues: Queue) -> Harness:
 
 def tree(*queues: Queue) -> QuotaTree:
     """The quotas while nothing runs."""
-    return QuotaTree(QuotaRules(harness(*queues).state, "ant", "p"))
+    return QuotaTree(Rules(harness(*queues).state, START_MS).quotas("ant", "p"))
 
 
 def quota(nominal: int, borrowing: int | None = None, lending: int | None = None) -> dict[str, Quota]:
@@ -69,7 +76,7 @@ def test_use_is_read_from_the_running_jobs() -> None:
     fleet.submit("ant/y/z", 24)
     fleet.submit("ant/x", 8)
     fleet.tick()
-    quotas = QuotaTree(QuotaRules(fleet.state, "ant", "p"))
+    quotas = QuotaTree(Rules(fleet.state, START_MS).quotas("ant", "p"))
     assert quotas.quota("ant/y").used == 24
     assert quotas.quota("ant").used == 16
     assert quotas.home_room("ant/x", DUE) == 32
@@ -98,3 +105,26 @@ def test_a_borrowing_limit_at_the_root_caps_what_the_owner_borrows() -> None:
         fleet.submit("ant/x", 8)
     fleet.tick()
     assert fleet.state.books["p"]["ant"].borrowed == 8
+
+
+def test_what_a_quota_refuses_is_not_tried_again_for_the_queues_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty projects below a full quota cost one try; the queue with a quota of its own still has its turn."""
+    projects = [Queue(id=f"ant/x/p{number}") for number in range(40)]
+    queues = [Queue(id="ant/x", quotas=quota(8, borrowing=0)), *projects, Queue(id="ant/y", quotas=quota(8))]
+    fleet = harness(*queues)
+    fleet.submit("ant/x/p0", 8)
+    fleet.tick()
+    tried: list[str] = []
+    room = Board.home_room
+
+    def spy(board: Board, job: Job, pool: str) -> int:
+        tried.append(job.spec.queue)
+        return room(board, job, pool)
+
+    monkeypatch.setattr(Board, "home_room", spy)
+    for project in projects:
+        fleet.submit(project.id, 8, pools=("p",))
+    last = fleet.submit("ant/y", 8, pools=("p",))
+    made = plan(fleet.state, fleet.now_ms)
+    assert [event.job for event in made.events if isinstance(event, AttemptPlaced)] == [last]
+    assert len(set(tried) - {"ant/y"}) == 1

@@ -46,10 +46,10 @@ class Link:
 
     def __init__(self, server: str) -> None:
         # Proxies of the environment apply, since an agent has to get out of its owner's network; but not to reach a
-        # control plane on this very machine.
+        # control plane on this very machine. It also says whose certificates are good.
         self._client = httpx2.AsyncClient(
             base_url=server.rstrip("/"),
-            trust_env=not is_loopback(server),
+            trust_env=server.startswith("https:") or not is_loopback(server),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60),
         )
 

@@ -58,10 +58,14 @@ Few: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=1000)]
 
 
 class TopologyBody(Topology, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How tight a gang must sit: within one `level` if `required`, else as near to that as can be."""
+    """How tight a gang must sit: within one `level` if `required`, else as near to that as can be.
+
+    `spread`: within that, its nodes stand in as many racks as can be, so that one fault takes few of them.
+    """
 
     level: Level = Level.POOL
     required: bool = False
+    spread: bool = False
 
 
 class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -226,6 +230,7 @@ class EventsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 def spec_of(body: JobBody, default_time_limit_seconds: int) -> JobSpec:
     """What the log keeps of a submitted job."""
     fields = {name: getattr(body, name) for name in JobSpec.__struct_fields__}
-    fields["topology"] = Topology(level=body.topology.level, required=body.topology.required)
+    topology = body.topology
+    fields["topology"] = Topology(level=topology.level, required=topology.required, spread=topology.spread)
     fields["time_limit_seconds"] = body.time_limit_seconds or default_time_limit_seconds
     return JobSpec(**fields)

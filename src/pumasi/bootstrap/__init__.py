@@ -1,6 +1,6 @@
 """The one place that wires ports to adapters."""
 
 from pumasi.bootstrap.serve import run, verify
-from pumasi.bootstrap.settings import CannotStart, Settings
+from pumasi.bootstrap.settings import CannotStart, PublicAddress, Settings
 
-__all__ = ["CannotStart", "Settings", "run", "verify"]
+__all__ = ["CannotStart", "PublicAddress", "Settings", "run", "verify"]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from pumasi.agents.agent import enrol
@@ -22,12 +22,17 @@ AGENTS_LOG_BYTES_MAX = 64 * 1024 * 1024
 
 
 @contextlib.asynccontextmanager
-async def embedded_agents(settings: Settings, service: Service, url: str) -> AsyncIterator[None]:
+async def embedded_agents(
+    settings: Settings, service: Service, url: str, say: Callable[[str], None]
+) -> AsyncIterator[None]:
     """An agent process for the sites this process looks after, enrolled, and started again should it die.
 
     On leaving, it ends all it runs and reports that, while the API still answers.
     """
-    sites = _own_sites(settings, service)
+    sites, all_sites = _own_sites(settings, service), len(service.plane.state.sites)
+    if len(sites) < all_sites:
+        elsewhere = f"{all_sites - len(sites)} of {all_sites} sites are served by agents of their own"
+        say(f"{elsewhere} ('pumasi agent' enrols one; --agents all runs their jobs on this machine)")
     data = settings.data / "agents"
     for site in sites:
         await _enrol_if_new(service, url, data, site)

@@ -6,13 +6,15 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TextIO, cast
+from typing import NamedTuple, TextIO, cast
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from pumasi.adapters.clocks import ScaledClock, SystemClock
 from pumasi.adapters.rotating_file import RotatingFile
@@ -20,7 +22,7 @@ from pumasi.adapters.sqlite_log import SqliteLog
 from pumasi.api.app import create_app
 from pumasi.bootstrap.embedded_agents import embedded_agents
 from pumasi.bootstrap.first_start import prepare
-from pumasi.bootstrap.settings import CannotStart, Settings
+from pumasi.bootstrap.settings import CannotStart, PublicAddress, Settings
 from pumasi.control.plane import ControlPlane
 from pumasi.control.service import Service
 from pumasi.ports.clock import Clock
@@ -30,6 +32,24 @@ LOG_NAME = "fleet.db"
 GC_THRESHOLDS = (10_000, 5, 10_000)  # the state has no cycles: looking for some in all of it stops the world for 0.1 s
 CONTROL_LOG_BYTES_MAX = 64 * 1024 * 1024  # some 300,000 requests; the file before it is kept too
 SWITCH_SECONDS = 0.0005  # a call never waits longer for its turn beside the planning thread (Python's default: 0.005)
+
+
+class Door(NamedTuple):
+    """A listening socket, and with what certificate and key it speaks TLS, if it does."""
+
+    listener: socket.socket
+    certificate: str | None = None
+    key: str | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, whatever was asked for."""
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.listener.close()
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> None:
@@ -47,8 +67,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         store = SqliteLog(settings.data / LOG_NAME)
     except LogBroken as error:
         raise CannotStart(str(error)) from error
-    with contextlib.closing(store), contextlib.closing(_bind(settings)) as listener:
-        asyncio.run(_serve(settings, store, listener, say))
+    with contextlib.closing(store), contextlib.ExitStack() as open_sockets:
+        doors = [open_sockets.enter_context(contextlib.closing(door)) for door in _doors(settings)]
+        asyncio.run(_serve(settings, store, doors, say))
 
 
 def _favour_short_pauses() -> None:
@@ -97,19 +118,35 @@ def verify(data: Path) -> tuple[int, str]:
     return head.seq, head.digest.hex()
 
 
-def _bind(settings: Settings) -> socket.socket:
-    """The listening socket. Loopback only: TLS is not built in yet, and tokens do not travel in the clear."""
+def _doors(settings: Settings) -> Iterator[Door]:
+    """The loopback one, in the clear; then the public one, with TLS, if there is to be one."""
     if settings.host not in ("127.0.0.1", "::1", "localhost"):
-        raise CannotStart(f"{settings.host} is not loopback; put a TLS proxy in front of 127.0.0.1 instead")
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        raise CannotStart(f"{settings.host} is not loopback; --public with a certificate lets other machines in")
+    yield Door(_bind(settings.host, settings.port))
+    public = settings.public
+    if public is not None:
+        _check_certificate(public)
+        yield Door(_bind(public.host, public.port), str(public.certificate), str(public.key))
+
+
+def _check_certificate(public: PublicAddress) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(public.certificate, public.key)
+    except OSError as error:  # an SSLError is one too
+        reason = error.strerror or str(error)
+        raise CannotStart(f"{public.certificate} and {public.key} are no certificate and key: {reason}") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio sets TCP_NODELAY only then; without it each answer waits 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise CannotStart(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
 
 
@@ -118,17 +155,18 @@ def _clock(settings: Settings, not_before_ms: int) -> Clock:
     return wall if settings.clock_rate == 1 else ScaledClock(settings.clock_rate, wall.now_ms())
 
 
-async def _serve(settings: Settings, store: SqliteLog, listener: socket.socket, say: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, store: SqliteLog, doors: list[Door], say: Callable[[str], None]) -> None:
     plane = _recovered(settings, store)
-    address = listener.getsockname()
-    url = f"http://{settings.host}:{address[1]}"
+    url = f"http://{settings.host}:{doors[0].port}"
     service = Service(plane, store)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with service.running(), _http(service, listener):
+    async with service.running(), _http(service, doors):
+        if settings.public is not None:
+            say(f"Other machines reach it at https://{settings.public.host}:{doors[1].port}")
         await prepare(settings, service, url, say)
-        async with embedded_agents(settings, service, url):
+        async with embedded_agents(settings, service, url, say):
             await _until_stopped(stop, service)
             service.pause()
     if service.broken is not None:
@@ -163,17 +201,30 @@ class _Uvicorn(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _http(service: Service, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        create_app(service), log_config=None, lifespan="off", timeout_graceful_shutdown=3, access_log=False
-    )
-    server = _Uvicorn(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+async def _http(service: Service, doors: list[Door]) -> AsyncIterator[None]:
+    app = create_app(service)
+    servers = [_Uvicorn(_configured(app, door)) for door in doors]
+    serving = [
+        asyncio.create_task(server.serve(sockets=[door.listener])) for server, door in zip(servers, doors, strict=True)
+    ]
     try:
-        while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
+        while not all(server.started for server in servers):  # noqa: ASYNC110  (uvicorn has no event for it)
             await asyncio.sleep(0.01)
         yield
     finally:
         service.leave()
-        server.should_exit = True
-        await serving
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving)
+
+
+def _configured(app: ASGIApp, door: Door) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        lifespan="off",
+        timeout_graceful_shutdown=3,
+        access_log=False,
+        ssl_certfile=door.certificate,
+        ssl_keyfile=door.key,
+    )

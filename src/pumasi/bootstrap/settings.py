@@ -21,12 +21,25 @@ AGENT_SCOPES = {
 }
 
 
+class PublicAddress(Struct, frozen=True):
+    """Where other machines reach the API: by TLS alone, with a certificate and its key in PEM files."""
+
+    host: str
+    port: int
+    certificate: Path
+    key: Path
+
+
 class Settings(Struct, frozen=True, kw_only=True):
-    """What `pumasi up` was asked for. `plan` is applied at the start. `clock_rate`: fleet seconds per second."""
+    """What `pumasi up` was asked for. `plan` is applied at the start. `clock_rate`: fleet seconds per second.
+
+    `host` and `port`: the loopback address, for this machine's own; `public`: one for others, if they may come.
+    """
 
     data: Path
     host: str = "127.0.0.1"
     port: int = 7878
+    public: PublicAddress | None = None
     plan: FleetPlan | None = None
     as_of: str = ""
     clock_rate: int = 1

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "release": Entry("job_commands:release", "Jobs", "Let held jobs wait for their turn again."),
     "watch": Entry("watch_command:watch", "Jobs", "Watch the queue and the shares live."),
     "info": Entry("fleet_commands:info", "Fleet", "List pools and node states, as sinfo does."),
+    "rules": Entry("rule_commands:rules", "Fleet", "List the placement rules: which work may run where."),
     "shares": Entry("fleet_commands:shares", "Fleet", "Show what each owner is due, uses, lends, borrows."),
     "usage": Entry("usage_commands:usage", "Fleet", "Report GPU-hours, as sreport and sacct do."),
     "reclaims": Entry("usage_commands:reclaims", "Fleet", "List reclaims, each with its promise and the time it took."),

@@ -7,11 +7,11 @@ import click
 import msgspec
 
 from pumasi.cli.errors import CommandError, ExitCode
+from pumasi.model.calendar import is_day
 from pumasi.model.fleet import FleetPlan
 from pumasi.plans.locate import find_plan, shipped_plans
 from pumasi.plans.problems import PlanProblem
 from pumasi.plans.reader import PlanReading, read_plan
-from pumasi.plans.section import is_day
 from pumasi.plans.summary import By, summarize
 
 WIDE_COLUMNS = 160  # `-o wide` lets the terminal break lines rather than leave columns out

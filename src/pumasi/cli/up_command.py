@@ -17,6 +17,9 @@ def _iso_date(_context: click.Context, _parameter: click.Parameter, value: str) 
         raise click.BadParameter(f"{value!r} is not a date such as 2027-12-31") from error
 
 
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
 @click.command("up")
 @click.option(
     "--plan", "plan_name", metavar="NAME|FILE", help="A fleet plan to apply at the start: korea, campus, or a file."
@@ -34,6 +37,11 @@ def _iso_date(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7878, show_default=True, help="0 chooses a free one.")
 @click.option(
+    "--public", metavar="HOST:PORT", default="", help="Let other machines in there, by TLS; needs the next two."
+)
+@click.option("--tls-certificate", type=_PEM, help="PEM file: the server's certificate and those that vouch for it.")
+@click.option("--tls-key", type=_PEM, help="PEM file: the certificate's private key.")
+@click.option(
     "--agents",
     type=click.Choice(["local", "all", "none"]),
     default="local",
@@ -46,7 +54,15 @@ def _iso_date(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option(
     "--ready-file", type=click.Path(dir_okay=False, path_type=Path), help="Write address and setup token there."
 )
-def up(plan_name: str | None, as_of: str, data: Path, **options: Any) -> None:
+def up(
+    plan_name: str | None,
+    as_of: str,
+    data: Path,
+    public: str,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    **options: Any,
+) -> None:
     """Start a control plane with local agents.
 
     The first start prints a one-use token for the first administrator. Ctrl-C ends all runs, saves, and stops; started
@@ -55,11 +71,21 @@ def up(plan_name: str | None, as_of: str, data: Path, **options: Any) -> None:
     # The command line reaches the fleet over HTTP alone; this one command is the server, so it hands over to it.
     bootstrap = importlib.import_module("pumasi.bootstrap")
     plan = _read_plan(plan_name) if plan_name else None
-    settings = bootstrap.Settings(data=data, plan=plan, as_of=as_of, **options)
+    address = _public_address(public, tls_certificate, tls_key)
+    settings = bootstrap.Settings(data=data, plan=plan, as_of=as_of, public=address, **options)
     try:
         bootstrap.run(settings, click.echo)
     except bootstrap.CannotStart as error:
         raise CommandError(str(error), code=ExitCode.FAILED) from error
+
+
+def _public_address(public: str, certificate: Path | None, key: Path | None) -> Any:
+    if not public and certificate is None and key is None:
+        return None
+    host, colon, port = public.rpartition(":")
+    if certificate is None or key is None or not (host and colon and port.isdigit() and int(port) <= 65535):
+        raise click.UsageError("--public HOST:PORT, --tls-certificate and --tls-key go together")
+    return importlib.import_module("pumasi.bootstrap").PublicAddress(host.strip("[]"), int(port), certificate, key)
 
 
 def _read_plan(name: str) -> Any:

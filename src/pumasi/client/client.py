@@ -179,6 +179,10 @@ class Client:
         body = {"kilowatts": kilowatts, "notice_seconds": notice_seconds}
         return self._object("PUT", f"/v1/sites/{_part(site)}/power", body=body)
 
+    def rules(self) -> Row:
+        """The placement rules, as `GET /v1/rules` gives them."""
+        return self._object("GET", "/v1/rules")
+
     def shares(self) -> Row:
         """Per owner: entitled, due, home, lent, borrowed, idle, credit; and the loans."""
         return self._object("GET", "/v1/shares")

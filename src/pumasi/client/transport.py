@@ -40,7 +40,8 @@ class Transport:
             base_url=connection.server,
             headers=headers,
             timeout=timeout_seconds,
-            trust_env=not is_loopback(connection.server),  # a proxy cannot reach this machine's loopback
+            # A proxy cannot reach this machine's loopback; the environment also says whose certificates are good.
+            trust_env=connection.server.startswith("https:") or not is_loopback(connection.server),
             transport=transport,
         )
 

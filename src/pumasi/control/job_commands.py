@@ -17,6 +17,7 @@ from pumasi.model.jobs import JobSpec, JobState, StopCause
 from pumasi.scheduler.eligibility import never_admissible
 from pumasi.state.backlog import shape_key
 from pumasi.state.fleet_state import FleetState
+from pumasi.state.placement_rules import rules_in_force
 from pumasi.state.records import Job
 
 CANCEL_GRACE_SECONDS = 30  # Slurm's KillWait
@@ -76,12 +77,13 @@ def _repeated(state: FleetState, command: SubmitJobs, request: str) -> Answer:
 def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, judged: Judgements) -> Errors:
     """Everything wrong with any of the jobs; equal requirements are judged once."""
     errors: Errors = []
+    in_force = rules_in_force(state, now_ms)
     for index, spec in enumerate(specs):
-        key = (spec.queue, shape_key(spec))
+        key = (spec.queue, shape_key(spec), in_force)
         if key not in judged:
             if len(judged) >= JUDGEMENTS_MAX:
                 judged.clear()
-            judged[key] = _judge(state, spec)
+            judged[key] = _judge(state, spec, now_ms)
         found = judged[key] + _begin_errors(spec, now_ms)
         if not found:
             continue
@@ -90,7 +92,7 @@ def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, jud
     return errors
 
 
-def _judge(state: FleetState, spec: JobSpec) -> Errors:
+def _judge(state: FleetState, spec: JobSpec, now_ms: int) -> Errors:
     if spec.queue not in state.queues:
         return [("queue-unknown", FieldProblem("queue", f"there is no queue {spec.queue}"))]
     unknown = (
@@ -102,7 +104,7 @@ def _judge(state: FleetState, spec: JobSpec) -> Errors:
         return [(code, FieldProblem(path, f"{name} is not known to this fleet")) for code, path, name in unknown]
     return [
         ("never-admissible", FieldProblem("gpus", f"{verdict.pool}: {verdict.detail}"))
-        for verdict in never_admissible(state, spec)
+        for verdict in never_admissible(state, spec, now_ms)
     ]
 
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from pumasi.control.refusals import FieldProblem
-from pumasi.model.fleet import FleetPlan, LendingContract, Policy, Pool, Queue
+from pumasi.model.calendar import is_day
+from pumasi.model.fleet import FleetPlan, LendingContract, PlacementRule, Policy, Pool, Queue
 from pumasi.model.ids import PoolId, is_name, is_queue_path, queue_owner, queue_parent
 from pumasi.state.freemap import MAX_GPUS_PER_NODE
 
@@ -23,6 +24,8 @@ def plan_problems(plan: FleetPlan) -> Iterator[FieldProblem]:
     for model in plan.gpu_models:
         if not (1 <= model.gpus_per_node <= MAX_GPUS_PER_NODE and 1 <= model.nvlink_nodes <= NODES_LIMIT):
             yield FieldProblem(f"gpu_models.{model.id}", "GPUs per node and nodes of an NVLink domain are 1 or more")
+    for rule in plan.policy.rules:
+        yield from _rule_problems(plan, rule)
     for pool in plan.pools:
         yield from _pool_problems(plan, pool)
     for owner in plan.owners:
@@ -49,6 +52,22 @@ def _policy_problems(policy: Policy) -> Iterator[FieldProblem]:
             yield FieldProblem(f"policy.{name}", "it is 1 second to a year")
     if not 0 <= policy.requeue_limit <= NODES_LIMIT:
         yield FieldProblem("policy.requeue_limit", f"it is 0 to {NODES_LIMIT}")
+
+
+def _rule_problems(plan: FleetPlan, rule: PlacementRule) -> Iterator[FieldProblem]:
+    path, owners = f"policy.rules.{rule.id}", [owner.id for owner in plan.owners]
+    yield from _unknown(f"{path}.work.owners", rule.work.owners, owners)
+    yield from _unknown(f"{path}.work.queues", rule.work.queues, (queue.id for queue in plan.queues))
+    if (rule.only_at is None) == (rule.not_at is None):
+        yield FieldProblem(path, "a rule says where with one of only_at and not_at")
+    for place in (rule.only_at, rule.not_at):
+        if place is not None:
+            yield from _unknown(f"{path}.pools", place.pools, (pool.id for pool in plan.pools))
+            yield from _unknown(f"{path}.sites", place.sites, (site.id for site in plan.sites))
+            yield from _unknown(f"{path}.operators", place.operators, owners)
+    for day in (rule.from_day, rule.until_day):
+        if day and not is_day(day):
+            yield FieldProblem(path, f"{day[:60]!a} is no day; days look like 2027-12-31")
 
 
 def _pool_problems(plan: FleetPlan, pool: Pool) -> Iterator[FieldProblem]:

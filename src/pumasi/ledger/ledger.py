@@ -20,12 +20,9 @@ from pumasi.events.facts import (
     StopOrdered,
 )
 from pumasi.ledger.reclaims import Reclaims
+from pumasi.model.calendar import day_begins_ms, day_of
 from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import Charge
-
-DAY_MS = 24 * 3600 * 1000
-KOREA_OFFSET_MS = 9 * 3600 * 1000
-
 
 _OF_RECLAIMS = (StopOrdered, ReservationMade, ReservationEnded)
 
@@ -109,8 +106,8 @@ def transfers(allocation: OpenAllocation, until_ms: int) -> Iterator[tuple[Trans
 def _days(from_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:
     """The interval cut at Korean midnights: (day, milliseconds)."""
     while from_ms < until_ms:
-        day = (from_ms + KOREA_OFFSET_MS) // DAY_MS
-        end = min(until_ms, (day + 1) * DAY_MS - KOREA_OFFSET_MS)
+        day = day_of(from_ms)
+        end = min(until_ms, day_begins_ms(day + 1))
         yield day, end - from_ms
         from_ms = end
 

@@ -178,15 +178,57 @@ class Queue(Struct, frozen=True, kw_only=True):
     order: QueueOrder = QueueOrder.BEST_EFFORT
 
 
+class Work(Struct, frozen=True, kw_only=True):
+    """The work a rule is about: jobs of which everything that is given holds. `queues`: these and all below them."""
+
+    data_classes: tuple[str, ...] = ()
+    owners: tuple[OwnerId, ...] = ()
+    owner_kinds: tuple[OwnerKind, ...] = ()
+    queues: tuple[QueueId, ...] = ()
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Pools of which everything that is given holds. `home`: the job's owner is entitled to GPUs there, or is not."""
+
+    pools: tuple[PoolId, ...] = ()
+    sites: tuple[SiteId, ...] = ()
+    regions: tuple[str, ...] = ()
+    operators: tuple[OwnerId, ...] = ()
+    operator_kinds: tuple[OwnerKind, ...] = ()
+    home: bool | None = None
+
+
+class PlacementRule(Struct, frozen=True, kw_only=True):
+    """Such work may run `only_at` such places, or `not_at` them, from `from_day` to `until_day`.
+
+    Days are Korean ones, in ISO form; the last is not in it; empty: from ever, or for ever.
+    """
+
+    id: str
+    title: str
+    work: Work = Work()
+    only_at: Place | None = None
+    not_at: Place | None = None
+    from_day: str = ""
+    until_day: str = ""
+
+    def is_in_force(self, day: str) -> bool:
+        """True on a Korean day (ISO)."""
+        return self.from_day <= day and (not self.until_day or day < self.until_day)
+
+
 class Policy(Struct, frozen=True, kw_only=True):
-    """Rules of the whole fleet; versioned so that every decision can name the rules it was made under."""
+    """Rules of the whole fleet; versioned so that every decision can name the rules it was made under.
+
+    `rules`: what work may run where. They are about what starts: what runs when one comes into force runs on.
+    """
 
     version: str = "1"
     usage_half_life_seconds: int = 7 * 24 * 3600
     link_silent_seconds: int = 60
     requeue_limit: int = 20
     default_time_limit_seconds: int = 24 * 3600
-    planned_starts: int = 4  # waiting jobs in each pool whose start is planned, so that nothing delays it
+    rules: tuple[PlacementRule, ...] = ()
 
 
 class FleetPlan(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ from msgspec import Struct
 from pumasi.model.fleet import CpuArch
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
 
+OPEN_DATA = "open"  # the data class that needs no clearance
+
 
 class JobState(StrEnum):
     """States of a job. ACTIVE means that an attempt is live; the last five are terminal and absorb."""
@@ -81,10 +83,14 @@ class Level(StrEnum):
 
 
 class Topology(Struct, frozen=True, kw_only=True, gc=False):
-    """How tight a gang must sit: within one `level` if `required`, else as near to that as can be."""
+    """How tight a gang must sit: within one `level` if `required`, else as near to that as can be.
+
+    `spread`: within that, its nodes stand in as many racks as can be, so that one fault takes few of them.
+    """
 
     level: Level = Level.POOL
     required: bool = False
+    spread: bool = False
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -110,7 +116,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     cpu_arch: CpuArch | None = None
     sites: tuple[SiteId, ...] = ()
     pools: tuple[PoolId, ...] = ()
-    data_class: str = "open"
+    data_class: str = OPEN_DATA
     stays_home: bool = False  # never leaves a pool its owner is entitled to
     may_borrow: bool = True
     priority: int = 0
@@ -145,15 +151,6 @@ class Charge(Struct, frozen=True, array_like=True, gc=False):
 
     owner: OwnerId
     gpus: int
-
-
-def overlap(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
-    """True if two allocations in a pool have a GPU in common."""
-    return any(
-        one.gpu_mask & other.gpu_mask and one.first < other.first + other.nodes and other.first < one.first + one.nodes
-        for one in some
-        for other in others
-    )
 
 
 def span_gpus(spans: tuple[Span, ...]) -> int:

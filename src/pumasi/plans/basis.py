@@ -15,7 +15,7 @@ from pumasi.plans.section import Section
 from pumasi.plans.yaml_tree import Mapping, Node, Scalar, Sequence
 
 ALL = "all"
-_ITEMS = ("gpu_models", "owners", "sites", "pools")
+_ITEMS = ("gpu_models", "owners", "sites", "pools", "placement_rules")
 _NO_FIGURES = frozenset({"title", "basis", "kind", "industry", "children"})  # names and words of ours, not facts found
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from pumasi.model.fleet import Pool, Stage
-from pumasi.model.ids import OwnerId, PoolId
+from pumasi.model.ids import OwnerId, PoolId, QueueId
+from pumasi.model.jobs import OPEN_DATA
 from pumasi.plans.drafts import Declared, Draft, PowerStep, SiteDraft
+from pumasi.plans.placement_rules import Names
 from pumasi.plans.problems import quoted, suggestion
 from pumasi.plans.queues import QueueDraft
 from pumasi.plans.section import Section
@@ -18,6 +20,19 @@ def check_parts(draft: Draft) -> None:
         _check_site(site, draft)
     for owner in draft.owners:
         _check_owner(owner, draft)
+
+
+def names_of(draft: Draft, queues: Iterable[QueueId]) -> Names:
+    """The names rules may speak of."""
+    sites = [declared.value.site for declared in draft.sites.values()]
+    return Names(
+        data_classes=(OPEN_DATA, *draft.data_classes),
+        owners=tuple(draft.owners),
+        sites=tuple(draft.sites),
+        regions=tuple(site.region for site in sites),
+        pools=tuple(draft.pools),
+        queues=tuple(queues),
+    )
 
 
 def check_queues(trees: Mapping[OwnerId, QueueDraft], draft: Draft) -> None:
@@ -41,17 +56,11 @@ def entitlements_of(owner: OwnerId, draft: Draft) -> dict[PoolId, int]:
     return {name: gpus for name, gpus in pools if gpus}
 
 
-def _refer(section: Section, key: str, word: str, known: Iterable[str], what: str) -> None:
-    if word and word not in known:
-        section.complain(key, f"there is no {what} {quoted(word)}{suggestion(word, known)}")
-
-
 def _check_pool(declared: Declared[Pool], draft: Draft) -> None:
     pool, section = declared.value, declared.section
-    _refer(section, "site", pool.site, draft.sites, "site")
-    _refer(section, "owner", pool.owner, draft.owners, "owner")
-    for owner in pool.entitlements:
-        _refer(section, "entitlements", owner, draft.owners, "owner")
+    section.refer("site", (pool.site,), draft.sites, "site")
+    section.refer("owner", (pool.owner,), draft.owners, "owner")
+    section.refer("entitlements", pool.entitlements, draft.owners, "owner")
     if declared.sound:
         _check_entitlements(pool, section)
         _check_racks(pool, section, draft)
@@ -79,9 +88,8 @@ def _check_racks(pool: Pool, section: Section, draft: Draft) -> None:
 
 def _check_site(declared: Declared[SiteDraft], draft: Draft) -> None:
     site, section = declared.value.site, declared.section
-    _refer(section, "operator", site.operator, draft.owners, "owner")
-    for word in site.clearances:
-        _refer(section, "clearances", word, draft.data_classes, "data class")
+    section.refer("operator", (site.operator,), draft.owners, "owner")
+    section.refer("clearances", site.clearances, draft.data_classes, "data class")
     pools = [pool.value for pool in draft.pools.values() if pool.sound and pool.value.site == site.id]
     if declared.sound and declared.value.power_steps:
         _check_power(declared.value.power_steps, pools, section, draft)
@@ -104,12 +112,11 @@ def _check_power(steps: tuple[PowerStep, ...], pools: list[Pool], section: Secti
 
 def _check_owner(owner: OwnerId, draft: Draft) -> None:
     contract, section = draft.owners[owner].value.lending, _lending_section(draft.owners[owner].section)
-    for refused in contract.refuses_owners:
-        _refer(section, "refuses_owners", refused, draft.owners, "owner")
-        if refused == owner:
-            section.complain("refuses_owners", f"{owner} cannot refuse itself")
+    section.refer("refuses_owners", contract.refuses_owners, draft.owners, "owner")
+    if owner in contract.refuses_owners:
+        section.complain("refuses_owners", f"{owner} cannot refuse itself")
+    section.refer("lending_limits", contract.lending_limits, draft.pools, "pool")
     for pool, limit in contract.lending_limits.items():
-        _refer(section, "lending_limits", pool, draft.pools, "pool")
         if pool in draft.pools and draft.pools[pool].sound:
             _check_lending_limit(section, owner, draft.pools[pool].value, limit)
 
@@ -127,6 +134,6 @@ def _check_lending_limit(section: Section, owner: OwnerId, pool: Pool, limit: in
 
 
 def _check_industry(tree: QueueDraft, industries: Mapping[str, str]) -> None:
-    _refer(tree.section, "industry", tree.queue.industry, industries, "industry")
+    tree.section.refer("industry", (tree.queue.industry,), industries, "industry")
     for child in tree.children:
         _check_industry(child, industries)

@@ -5,12 +5,13 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from pumasi.model.calendar import is_day
 from pumasi.model.fleet import Engine, GpuModel, Owner, OwnerKind, Policy, Pool, Site, Stage
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, SiteId
 from pumasi.plans.catalogue import CatalogueEntry
 from pumasi.plans.lending import read_lending
 from pumasi.plans.problems import quoted, suggestion
-from pumasi.plans.section import Section, is_day
+from pumasi.plans.section import Section
 
 NODE_LIMIT = 1_000_000
 POWER_LIMIT_KILOWATTS = 100_000_000
@@ -170,7 +171,6 @@ def read_policy(root: Section) -> Policy:
         version=section.text("version", usual.version),
         usage_half_life_seconds=section.integer("usage_half_life_seconds", usual.usage_half_life_seconds, minimum=1),
         link_silent_seconds=section.integer("link_silent_seconds", usual.link_silent_seconds, minimum=1),
-        planned_starts=section.integer("planned_starts", usual.planned_starts, maximum=1000),
         requeue_limit=section.integer("requeue_limit", usual.requeue_limit, maximum=1000),
         default_time_limit_seconds=section.integer(
             "default_time_limit_seconds", usual.default_time_limit_seconds, minimum=1

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pumasi.model.fleet import FleetPlan, Queue
 from pumasi.model.ids import OwnerId, SiteId
 from pumasi.plans.basis import Provenance, read_provenance
 from pumasi.plans.catalogue import read_gpu_models, shipped_catalogue
-from pumasi.plans.checks import check_parts, check_queues, entitlements_of
+from pumasi.plans.checks import check_parts, check_queues, entitlements_of, names_of
 from pumasi.plans.drafts import (
     Draft,
     PowerStep,
@@ -18,6 +19,7 @@ from pumasi.plans.drafts import (
     read_sites,
     read_titles,
 )
+from pumasi.plans.placement_rules import check_rules, read_rules
 from pumasi.plans.problems import PlanError, PlanProblem, Problems
 from pumasi.plans.queues import QueueDraft, read_queues, settle
 from pumasi.plans.section import Section
@@ -85,11 +87,12 @@ def _read(root: Section) -> PlanReading | None:
     name, title, policy = root.name("name", "the name of the fleet"), root.text("title", ""), read_policy(root)
     provenance = read_provenance(root)
     draft = _read_parts(root)
-    trees = read_queues(root)
+    trees, rules = read_queues(root), read_rules(root)
     root.finish()
     check_parts(draft)
     check_queues(trees, draft)
     queues = _settle_queues(trees, draft)
+    check_rules(rules, names_of(draft, (queue.id for queue in queues)))
     if not root.clean():
         return None
     plan = FleetPlan(
@@ -99,7 +102,7 @@ def _read(root: Section) -> PlanReading | None:
         sites=tuple(declared.value.site for declared in draft.sites.values()),
         pools=tuple(declared.value for declared in draft.pools.values()),
         queues=queues,
-        policy=policy,
+        policy=replace(policy, rules=tuple(each.rule for each in rules)),
     )
     return PlanReading(
         plan=plan,

@@ -5,11 +5,11 @@ Whether a part may be trusted is asked with :meth:`Section.clean`.
 """
 
 import re
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import TypeVar
 
+from pumasi.model.calendar import is_day
 from pumasi.model.ids import is_name
 from pumasi.plans.problems import Problems, nearest, printable, quoted, suggestion
 from pumasi.plans.yaml_tree import Mapping, Node, Scalar, Sequence
@@ -43,6 +43,12 @@ class Section:
         node = self.node.entries.get(key, self.node)
         path = ".".join(part for part in (self.path, key) if part)
         self.problems.add(node.line, node.column, printable(path), message)
+
+    def refer(self, key: str, words: Iterable[str], known: Iterable[str], what: str) -> None:
+        """Complain about each word at `key` that is not among the known names; an empty word was complained about."""
+        for word in words:
+            if word and word not in known:
+                self.complain(key, f"there is no {what} {quoted(word)}{suggestion(word, known)}")
 
     def clean(self) -> bool:
         """True if no mistake was noted since this section was opened."""
@@ -182,17 +188,6 @@ class Section:
             if not is_name(name):
                 outer.complain(name, f"{quoted(name)} is no name; {NAME_RULE}")
             yield name, outer.section(name, basis=True)
-
-
-def is_day(text: str) -> bool:
-    """True if `text` is a day of the calendar in the form 2027-12-31."""
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is None:
-        return False
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def parse_percent(text: str) -> int | None:

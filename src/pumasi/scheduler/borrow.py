@@ -4,11 +4,11 @@ from math import lcm
 
 from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import Charge
-from pumasi.scheduler.backfill import find_around
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareTree
 from pumasi.scheduler.home import refuse
+from pumasi.scheduler.placement import find
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job
 
@@ -57,7 +57,7 @@ def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
         if board.queue_room(job, fit.pool) < gpus or not board.takes(fit.pool, gpus):
             continue
         charges = borrow_charges(board, job, fit.pool)
-        spans = find_around(board, job, fit, charges) if charges else None
+        spans = find(board.free(fit.pool), fit.need) if charges else None
         if charges and spans:
             board.place(job, fit.pool, spans, charges)
             return True
@@ -66,7 +66,7 @@ def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
 
 def _home_then_idle(board: Board, demand: Demand) -> list[Fit]:
     """Pools with room at all: the owner's own pools first, then the most idle."""
-    roomy = [(board.free(fit.pool).free_gpus, fit) for fit in demand.fits]
+    roomy = [(board.free(fit.pool).free_gpus, fit) for fit in demand.open_fits]
     home = demand.home_fits
     order = sorted((fit not in home, -free, fit.position, fit) for free, fit in roomy if free >= fit.need.gpus)
     return [fit for _, _, _, fit in order]

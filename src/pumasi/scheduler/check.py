@@ -18,13 +18,11 @@ from pumasi.events.facts import (
     ReservationEnded,
     ReservationMade,
     ReservationState,
-    StartPlanned,
     StopOrdered,
 )
 from pumasi.model.fleet import Pool, QueueOrder, Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
-from pumasi.scheduler.check_backfill import delays, may_be_held_back, planned_well
 from pumasi.scheduler.check_power import beyond_power, power_left, stopped_for_power, usable
 from pumasi.scheduler.check_preempt import ending_home, is_preempted, needless, preempted
 from pumasi.scheduler.plan import Plan
@@ -34,6 +32,7 @@ from pumasi.state.fold import apply
 from pumasi.state.invariants import over_lent, violations
 from pumasi.state.lending import lending_limit, refusal_now
 from pumasi.state.machines import IllegalTransition
+from pumasi.state.placement_rules import broken_rule, rules_about
 from pumasi.state.records import Job
 
 Gpu = tuple[str, int, int]  # pool, node, GPU
@@ -88,12 +87,8 @@ def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
             yield from _fulfilled(copy, event)
         case AttemptPlaced():
             yield from _placed(copy, event)
-            yield from delays(copy, event)
             if event.job not in seen.fulfilled:
                 yield from _charged(copy, copy.jobs[event.job], event.pool, event.charges, (), event.at_ms)
-        case StartPlanned():
-            yield from sit(copy, copy.jobs[event.job].spec, event.pool, event.spans)
-            yield from planned_well(copy, event)
         case ReservationMade():
             yield from _reserved(copy, event, seen)
         case StopOrdered():
@@ -117,7 +112,7 @@ def _fulfilled(state: FleetState, event: ReservationEnded) -> Iterator[str]:
 
 def _placed(state: FleetState, event: AttemptPlaced) -> Iterator[str]:
     job = state.jobs[event.job]
-    yield from sit(state, job.spec, event.pool, event.spans)
+    yield from sit(state, job.spec, event.pool, event.spans, event.at_ms)
     if event.queue != job.spec.queue:
         yield f"job {job.id} of {job.spec.queue} is placed for {event.queue}"
     for span in event.spans:
@@ -129,8 +124,8 @@ def _placed(state: FleetState, event: AttemptPlaced) -> Iterator[str]:
         yield f"job {job.id} is placed before its begin time"
 
 
-def sit(state: FleetState, spec: JobSpec, pool: str, spans: tuple[Span, ...]) -> Iterator[str]:
-    """What is wrong with these spans for this job, whoever holds them now."""
+def sit(state: FleetState, spec: JobSpec, pool: str, spans: tuple[Span, ...], at_ms: int) -> Iterator[str]:
+    """What is wrong with these spans for this job at a moment, whoever holds them then."""
     declared = state.pools[pool].declared
     each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, declared.gpus_per_node)
     if span_gpus(spans) != spec.gpus or any(span.gpu_mask.bit_count() != each for span in spans):
@@ -143,7 +138,7 @@ def sit(state: FleetState, spec: JobSpec, pool: str, spans: tuple[Span, ...]) ->
             yield f"{spec.name} gets node {node} of {pool}, which is not up"
     racks = Counter(node // declared.nodes_per_rack for node in nodes)
     yield from _together(spec, declared.racks_per_block, racks)
-    yield from _suits(state, spec, pool)
+    yield from _suits(state, spec, pool, at_ms)
 
 
 def _together(spec: JobSpec, racks_per_block: int, racks: Counter[int]) -> Iterator[str]:
@@ -156,8 +151,8 @@ def _together(spec: JobSpec, racks_per_block: int, racks: Counter[int]) -> Itera
         yield f"{spec.name} has segments of {spec.segment_nodes} nodes and gets racks {dict(racks)}"
 
 
-def _suits(state: FleetState, spec: JobSpec, pool: str) -> Iterator[str]:
-    """The pool is one the job may run in: hardware, data class, the user's wishes, its site's link."""
+def _suits(state: FleetState, spec: JobSpec, pool: str, at_ms: int) -> Iterator[str]:
+    """The pool is one the job may run in: hardware, data class, rules, the user's wishes, its site's link."""
     record = state.pools[pool]
     model, site = state.gpu_models[record.declared.model], state.sites[record.declared.site]
     suits = (
@@ -172,7 +167,7 @@ def _suits(state: FleetState, spec: JobSpec, pool: str) -> Iterator[str]:
         and (spec.data_class == "open" or spec.data_class in site.declared.clearances)
         and spec.segment_nodes <= max(1, min(model.nvlink_nodes, record.declared.nodes_per_rack))
     )
-    if not suits:
+    if not suits or broken_rule(state, spec, pool, rules_about(state, spec, at_ms)) is not None:
         yield f"{spec.name} may not run in {pool}"
 
 
@@ -248,7 +243,7 @@ def _stopped(state: FleetState, event: StopOrdered) -> Iterator[str]:
 def _reserved(state: FleetState, event: ReservationMade, seen: _Seen) -> Iterator[str]:
     """Reserved GPUs are free or coming free in time, held by nobody else, and within the owner's entitlement."""
     job = state.jobs[event.job]
-    yield from sit(state, job.spec, event.pool, event.spans)
+    yield from sit(state, job.spec, event.pool, event.spans, event.at_ms)
     account, ending = state.books[event.pool][job.owner], ending_home(state, job.owner, event.pool)
     if account.due - account.home - account.promised + ending < job.spec.gpus:
         yield f"job {job.id} reserves {job.spec.gpus} GPUs beyond {job.owner}'s account {account}"
@@ -346,8 +341,6 @@ def idle_for_waiting(state: FleetState, now_ms: int, *, may_borrow: bool) -> Ite
         if not waits or job.spec.begin_at_ms > now_ms or job.owner in with_quotas or not _has_turn(state, job, now_ms):
             continue
         for pool in state.pools:
-            if may_be_held_back(state, job, pool, now_ms):
-                continue
             if _could_start(state, job, pool, now_ms, may_borrow=may_borrow):
                 yield f"job {job.id} waits and could start in {pool}"
 
@@ -370,7 +363,7 @@ def _could_start(state: FleetState, job: Job, pool: str, now_ms: int, *, may_bor
     if may_borrow and job.spec.may_borrow and not job.spec.stays_home:
         reach += _lendable(state, job, pool, now_ms)
     reach = min(reach, power_left(state, pool))
-    return reach >= job.spec.gpus and not list(_suits(state, job.spec, pool)) and fits(state, job.spec, pool)
+    return reach >= job.spec.gpus and not list(_suits(state, job.spec, pool, now_ms)) and fits(state, job.spec, pool)
 
 
 def _lendable(state: FleetState, job: Job, pool: str, now_ms: int) -> int:

@@ -7,38 +7,38 @@ from pumasi.scheduler.shapes import Fit
 from pumasi.state.backlog import DemandKey
 from pumasi.state.fleet_state import FleetState
 
-NO_LIMIT_SECONDS = 1 << 62
-
 
 class Demand:
     """All waiting jobs of an owner that need the same. `is_refused`: no pool takes it for the rest of this pass.
 
-    `home_fits`: the pools among `fits` where the owner is due something. `has_quotas`: in some of them the room of a
-    queue may be less than the owner's. `held_back_seconds`: jobs with such a time limit would delay a planned start.
+    `home_fits`: the pools among `fits` where the owner is due something. `open_fits` and `open_home_fits`: those of
+    either that may have room yet in this pass. `has_quotas`: in some of them the room of a queue may be less than the
+    owner's.
     """
 
     __slots__ = (
-        "fits",
-        "has_quotas",
-        "held_back_seconds",
-        "home_fits",
-        "is_refused",
-        "key",
-        "may_borrow",
-        "owner",
-        "spec",
-        "verdicts",
-    )
+        "fits", "has_quotas", "home_fits", "is_refused", "key", "may_borrow", "open_fits", "open_home_fits", "owner",
+        "spec", "verdicts",
+    )  # fmt: skip
 
-    def __init__(self, state: FleetState, key: DemandKey, spec: JobSpec) -> None:
+    def __init__(self, state: FleetState, key: DemandKey, spec: JobSpec, now_ms: int) -> None:
         self.key = key
         self.owner = key[0]
         self.spec = spec
         self.fits: tuple[Fit, ...]
         self.verdicts: tuple[Verdict, ...]
-        self.fits, self.verdicts = eligible(state, spec)
+        self.fits, self.verdicts = eligible(state, spec, now_ms)
         self.home_fits = tuple(fit for fit in self.fits if state.pools[fit.pool].declared.entitlements.get(self.owner))
         self.may_borrow = spec.may_borrow and not spec.stays_home
         self.has_quotas = False
+        self.reopen()
+
+    def reopen(self) -> None:
+        """A new pass: every pool may have room."""
         self.is_refused = False
-        self.held_back_seconds = NO_LIMIT_SECONDS
+        self.open_fits, self.open_home_fits = self.fits, self.home_fits
+
+    def close_all_but(self, fits: tuple[Fit, ...]) -> None:
+        """Only these pools may have room for the rest of the pass."""
+        self.open_fits = fits
+        self.open_home_fits = tuple(fit for fit in self.open_home_fits if fit in fits)

@@ -1,36 +1,35 @@
 """Which pools may ever run a job: one small check per rule, the first that fails gives the verdict."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from pumasi.model.fleet import Pool, Stage
+from pumasi.model.fleet import PlacementRule, Pool, Stage
 from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
-from pumasi.model.jobs import JobSpec, Level, gpus_on_each_node
+from pumasi.model.jobs import OPEN_DATA, JobSpec, Level, gpus_on_each_node
 from pumasi.scheduler.reasons import ReasonCode, Verdict
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.lending import LendingRule, lending_limit, refusal
-
-OPEN_DATA = "open"
+from pumasi.state.placement_rules import broken_rule, rules_about
 
 Finding = tuple[ReasonCode, str]
 
 
-def never_admissible(state: FleetState, spec: JobSpec) -> list[Verdict]:
+def never_admissible(state: FleetState, spec: JobSpec, now_ms: int) -> list[Verdict]:
     """Why no pool can ever run this job as the fleet and its rules stand: a verdict per pool; empty if one can."""
-    verdicts = []
+    verdicts, rules = [], rules_about(state, spec, now_ms)
     for pool in state.pools:
-        verdict = verdict_on(state, spec, pool) or queue_verdict(state, spec, pool)
+        verdict = verdict_on(state, spec, pool, rules) or queue_verdict(state, spec, pool)
         if verdict is None:
             return []
         verdicts.append(verdict)
     return verdicts or [Verdict(ReasonCode.NO_POOL, "", "the fleet has no pools")]
 
 
-def eligible(state: FleetState, spec: JobSpec) -> tuple[tuple[Fit, ...], tuple[Verdict, ...]]:
+def eligible(state: FleetState, spec: JobSpec, now_ms: int) -> tuple[tuple[Fit, ...], tuple[Verdict, ...]]:
     """The pools that may run the job, in the fleet's order, and the verdicts on the others."""
-    fits, verdicts = [], []
+    fits, verdicts, rules = [], [], rules_about(state, spec, now_ms)
     for position, pool in enumerate(state.pools):
-        verdict = verdict_on(state, spec, pool)
+        verdict = verdict_on(state, spec, pool, rules)
         if verdict is None:
             fits.append(Fit(pool, need_in(state.pools[pool].declared, spec), position))
         else:
@@ -41,12 +40,12 @@ def eligible(state: FleetState, spec: JobSpec) -> tuple[tuple[Fit, ...], tuple[V
 def need_in(pool: Pool, spec: JobSpec) -> Need:
     """What the job needs in a pool whose nodes can hold it evenly."""
     each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, pool.gpus_per_node)
-    topology = spec.topology
-    return Need(spec.gpus // each, each, topology.level, topology.required, max(1, spec.segment_nodes))
+    topology, segment = spec.topology, max(1, spec.segment_nodes)
+    return Need(spec.gpus // each, each, topology.level, topology.required, segment, topology.spread)
 
 
-def verdict_on(state: FleetState, spec: JobSpec, pool: PoolId) -> Verdict | None:
-    """Why the pool can never run the job, or None if it can."""
+def verdict_on(state: FleetState, spec: JobSpec, pool: PoolId, rules: Iterable[PlacementRule]) -> Verdict | None:
+    """Why the pool can never run the job, or None if it can. `rules`: those that hold and are about such work."""
     record = state.pools[pool]
     if record.stage is not Stage.IN_SERVICE:
         return Verdict(ReasonCode.NOT_IN_SERVICE, pool, f"it is {record.stage.replace('_', ' ')}, not in service")
@@ -54,7 +53,10 @@ def verdict_on(state: FleetState, spec: JobSpec, pool: PoolId) -> Verdict | None
         finding = check(state, spec, record.declared)
         if finding is not None:
             return Verdict(finding[0], pool, finding[1])
-    return None
+    rule = broken_rule(state, spec, pool, rules)
+    if rule is None:
+        return None
+    return Verdict(ReasonCode.PLACEMENT_RULE, pool, f"rule {rule.id} of policy {state.policy.version}: {rule.title}")
 
 
 # --- what the pool is ------------------------------------------------------------------------------------------------

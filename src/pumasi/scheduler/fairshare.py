@@ -11,9 +11,8 @@ from math import lcm
 from typing import Any
 
 from pumasi.model.ids import JobId, OwnerId, QueueId
-from pumasi.scheduler.board import Board
-from pumasi.scheduler.demand import NO_LIMIT_SECONDS, Demand
-from pumasi.scheduler.outlook import NEVER_MS
+from pumasi.scheduler.board import NEVER_MS, Board
+from pumasi.scheduler.demand import Demand
 from pumasi.state.backlog import Line
 from pumasi.state.records import Job
 
@@ -29,12 +28,11 @@ _NOBODY: set[Any] = set()
 class File:
     """The jobs of one queue with one demand, in their order; `at`: the first that has not been placed.
 
-    `passed`: the first that was passed over because it would delay a planned start. `begin_ms`: the earliest begin time
-    among those that may not begin yet. In a queue of strict order all its jobs are in one file, and `demand` is that of
-    the one at `at`.
+    In a queue of strict order all its jobs are in one file, and `demand` is that of the one at `at`. `begin_ms`: the
+    earliest begin time among those that may not begin yet.
     """
 
-    __slots__ = ("at", "begin_ms", "demand", "is_strict", "line", "passed")
+    __slots__ = ("at", "begin_ms", "demand", "is_strict", "line")
 
     def __init__(self, demand: Demand, line: Line, *, is_strict: bool = False) -> None:
         self.demand = demand
@@ -42,17 +40,18 @@ class File:
         self.is_strict = is_strict
         self.at = 0
         self.begin_ms = NEVER_MS
-        self.passed = len(line)
 
 
 class ShareNode:
     """A queue with work in it or below it. A queue with both is a node whose own work is one more child.
 
-    What is below a node is only read from the state when its turn comes.
+    What is below a node is only read from the state when its turn comes. `refused`: what found no room in a queue that
+    shares its quotas; `demands`: what is asked for below it, if all queues there share them.
     """
 
     __slots__ = (
-        "children", "files", "heads", "heap", "is_open", "parent", "position", "queue", "refused", "scale", "use",
+        "children", "demands", "files", "heads", "heap", "is_open", "parent", "position", "queue", "refused", "scale",
+        "use",
     )  # fmt: skip
 
     def __init__(self, queue: QueueId, parent: "ShareNode | None", position: int, use: int) -> None:
@@ -66,12 +65,19 @@ class ShareNode:
         self.heap: list[tuple[int, int, ShareNode]] = _NONE
         self.files: list[File] = _NONE
         self.heads: list[Head] = _NONE
+        self.demands: list[Demand] = _NONE
         self.refused: set[Demand] = _NOBODY
 
     @property
     def key(self) -> tuple[int, int, "ShareNode"]:
         """Least goes first; equals in the order their queues were declared."""
         return (self.use * self.scale, self.position, self)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """True if all that is asked for in this queue and below it was refused by the quotas they share."""
+        demands = self.demands
+        return bool(demands) and all(demand.is_refused or demand in self.refused for demand in demands)
 
     def next_turn(self, board: Board) -> Turn | None:
         """The next job of this leaf that is worth a try; None when there is none left."""
@@ -87,9 +93,7 @@ class ShareNode:
             if job.spec.begin_at_ms > board.now_ms:
                 file.begin_ms = min(file.begin_ms, job.spec.begin_at_ms)
             elif not board.is_settled(job_id):
-                if job.spec.time_limit_seconds < file.demand.held_back_seconds:
-                    return job, file.demand
-                file.passed = min(file.passed, file.at)
+                return job, file.demand
             self._advance(file, number)
         return None
 
@@ -108,13 +112,10 @@ class ShareNode:
             self.heap = [child.key for child in self.children if child.refill()]
             heapify(self.heap)
             return bool(self.heap)
-        for file in self.files:
-            file.at, file.passed = min(file.at, file.passed), len(file.line)
         self.heads = [
             (file.line[file.at], number) for number, file in enumerate(self.files) if file.at < len(file.line)
         ]  # fmt: skip
         heapify(self.heads)
-        self.refused = set()
         return bool(self.heads)
 
 
@@ -130,14 +131,16 @@ class ShareTree:
         self._logs = [(demand, board.state.backlogs.by_need[demand.key]) for demand in demands]
         self._reserved = reserved
         self._files: list[File] = []
+        self._refused: dict[QueueId, set[Demand]] = {}
         self.root = ShareNode(owner, None, 0, self._use(owner))
         self.refill()
 
     def refill(self) -> None:
         """Start a new pass over what is left."""
         for demand in self.demands:
-            demand.is_refused = False
-            demand.held_back_seconds = NO_LIMIT_SECONDS
+            demand.reopen()
+        for refused in self._refused.values():
+            refused.clear()
         self.has_work = self.root.refill()
 
     def next(self) -> tuple[ShareNode, Turn] | None:
@@ -180,13 +183,19 @@ class ShareTree:
     def _drop(self, node: ShareNode) -> None:
         while node.parent is not None:
             heappop(node.parent.heap)
-            if node.parent.heap:
-                return
             node = node.parent
+            if node.heap and not node.is_hopeless:
+                return
         self.has_work = False
 
     def _open(self, node: ShareNode) -> None:
         """Read from the state what is in a queue and below it."""
+        rules = self._board.rules
+        node.refused = self._refused.setdefault(rules.room_class(node.queue), set())
+        if node.queue not in rules.divided:
+            node.demands = [demand for demand, log in self._logs if node.queue in log.lines or node.queue in log.below]
+        if node.is_hopeless:
+            return
         node.is_open = True
         files = self._files_of(node.queue)
         names: dict[QueueId, None] = {}
@@ -196,7 +205,7 @@ class ShareTree:
         if names:
             self._open_children(node, sorted(names, key=self._board.rules.position.__getitem__), bool(files))
         else:
-            node.files, node.refused = files, set()
+            node.files = files
             self._files += files
         node.refill()
 
@@ -239,12 +248,12 @@ def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:
 
 
 def _reserved_gpus(board: Board) -> dict[QueueId, int]:
-    """GPUs reserved for the jobs of each queue and of those below it, or given to them in this cycle already."""
+    """GPUs reserved for the jobs of each queue and of those below it."""
     found: dict[QueueId, int] = {}
-    for job in (*board.reserved, *board.placed):
-        spec = board.state.jobs[job].spec
-        queue: QueueId | None = spec.queue
+    for job, reservation in board.reserved.items():
+        gpus = sum(charge.gpus for charge in reservation.charges)
+        queue: QueueId | None = board.state.jobs[job].spec.queue
         while queue is not None:
-            found[queue] = found.get(queue, 0) + spec.gpus
+            found[queue] = found.get(queue, 0) + gpus
             queue = board.state.queues[queue].parent
     return found

@@ -1,5 +1,7 @@
 """Exact nodes and GPUs for a gang: all of them or none, as tight as can be, whole racks kept whole for others.
 
+A gang that asks to be spread stands in as many racks as can be instead.
+
 Counts decide, nodes are only looked at once it is known that they fit. Ties go to the lowest index.
 """
 
@@ -19,11 +21,13 @@ def find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
         return None
     if need.nodes == 1:
         return _one_node(free, need.each)
+    if need.spread:
+        picks = spread_racks(segment_counts(free, need), need, free.racks_per_block)
+        return None if picks is None else _spans(free, need, picks, need.segment)
     rack = _one_whole_rack(free, need)
     if rack is not None:
         return _spans(free, need, [(rack, need.nodes)], 1)
-    counts = segment_counts(free, need)
-    picks = pick_racks(counts, need, free.racks_per_block)
+    picks = pick_racks(segment_counts(free, need), need, free.racks_per_block)
     return None if picks is None else _spans(free, need, picks, need.segment)
 
 
@@ -152,6 +156,27 @@ def _fewest(counts: list[int], racks: range, wanted: int) -> list[Pick]:
         picks.append((rack, counts[rack]))
         wanted -= counts[rack]
     return picks
+
+
+def spread_racks(counts: list[int], need: Need, racks_per_block: int) -> list[Pick] | None:
+    """The racks for the gang, as many as can be and evenly, within the level it must keep; None if there are none."""
+    wanted = need.nodes // need.segment
+    width = {Level.RACK: 1, Level.BLOCK: racks_per_block, Level.POOL: len(counts)}[need.widest]
+    domains = (range(first, min(first + width, len(counts))) for first in range(0, len(counts), width))
+    found = [picks for racks in domains if (picks := _evenly(counts, racks, wanted))]
+    return max(found, key=lambda picks: (len(picks), -max(count for _, count in picks)), default=None)
+
+
+def _evenly(counts: list[int], racks: range, wanted: int) -> list[Pick]:
+    """About the same number from each rack; nothing if they do not hold `wanted` together."""
+    left, picks = wanted, []
+    order = sorted((rack for rack in racks if counts[rack]), key=lambda rack: (counts[rack], rack))
+    for place, rack in enumerate(order):  # the tightest first: what one cannot hold, the roomier ones share
+        taken = min(counts[rack], -(-left // (len(order) - place)))
+        left -= taken
+        if taken:
+            picks.append((rack, taken))
+    return [] if left else picks
 
 
 # --- gangs: which nodes ----------------------------------------------------------------------------------------------

@@ -8,15 +8,13 @@ again: a planner decides exactly what one without memory decides.
 from heapq import heappop, heappush
 
 from pumasi.model.ids import PoolId
-from pumasi.scheduler.backfill import has_slot, settle_planned
-from pumasi.scheduler.board import Board
+from pumasi.scheduler.board import NEVER_MS, Board
 from pumasi.scheduler.borrow import borrow_pass
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
-from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.preempt import preempt_pass
 from pumasi.scheduler.reservations import settle_reservations
@@ -32,20 +30,19 @@ class Planner:
 
     def __init__(self, state: FleetState) -> None:
         self.state = state
-        self._outlooks = Outlooks(state)
         self._asleep: dict[Demand, None] = {}
         self._awake: dict[Demand, None] = {}
         self._look_again_ms = NEVER_MS
-        self._forget(())
+        self._forget((), state.at_ms)
 
     def decide(self, now_ms: int) -> Board:
         """Decide one cycle; the board holds what was decided. The state is not changed."""
         stirred = self._notice(now_ms)
         if not stirred and not self._awake:
-            return Board(self.state, now_ms, self._rules, self._outlooks)
+            return Board(self.state, now_ms, self._rules)
         whole: dict[PoolId, None] = {}
         while True:
-            board = Board(self.state, now_ms, self._rules, self._outlooks)
+            board = Board(self.state, now_ms, self._rules)
             trees = self._pass(board, stirred, whole)
             late = self._stirred_late(board, trees, whole)
             if not late:
@@ -58,16 +55,16 @@ class Planner:
     def why_waiting(self, now_ms: int) -> WhyWaiting:
         """Reasons for every waiting job that a cycle has looked at, as the state stands now."""
         rules = self._rules
-        if rules.declarations != self.state.changes.declarations:
-            rules = Rules(self.state)
-        return WhyWaiting(Board(self.state, now_ms, rules, self._outlooks))
+        if rules.declarations != self.state.changes.declarations or rules.in_force(now_ms) != self._in_force:
+            rules = Rules(self.state, now_ms)
+        return WhyWaiting(Board(self.state, now_ms, rules))
 
     # --- what changed ------------------------------------------------------------------------------------------------
 
-    def _forget(self, windows: tuple[bool, ...]) -> None:
+    def _forget(self, in_force: tuple[bool, ...], now_ms: int) -> None:
         """Know nothing: everything that waits is worth a look."""
-        self._rules = Rules(self.state)
-        self._windows = windows
+        self._rules = Rules(self.state, now_ms)
+        self._in_force = in_force
         self._stirs_seen = 0
         self._asleep = {}
         self._by_pool: dict[PoolId, dict[Demand, None]] = {pool: {} for pool in self.state.pools}
@@ -81,15 +78,15 @@ class Planner:
     def _notice(self, now_ms: int) -> list[PoolId]:
         """Wake who has reason to; returns the pools in which something changed since the last cycle."""
         changes, rules = self.state.changes, self._rules
-        windows = rules.windows_open(now_ms)
+        in_force = rules.in_force(now_ms)
         if (
             rules.declarations != changes.declarations
-            or windows != self._windows
+            or in_force != self._in_force
             or now_ms >= self._look_again_ms
             or self._arrived < self.state.backlogs.forgotten
             or rules.demands_known > DEMANDS_KNOWN_MAX
         ):
-            self._forget(windows)
+            self._forget(in_force, now_ms)
         else:
             self._notice_arrivals()
         while self._begins and self._begins[0][0] <= now_ms:
@@ -112,7 +109,7 @@ class Planner:
                 demand = self._rules.demand(backlog.key, backlog.spec)
                 if demand not in self._asleep:
                     awake[demand] = None
-                elif demand.has_quotas or self.state.planned:
+                elif demand.has_quotas:
                     self._wake(demand)
         self._arrived = forgotten + len(arrived)
 
@@ -134,12 +131,9 @@ class Planner:
     def _pass(self, board: Board, stirred: list[PoolId], whole: dict[PoolId, None]) -> list[ShareTree]:
         """Settle what is promised and lent, then place: home work of every owner before any borrowed work."""
         settle_reservations(board, dict.fromkeys(stirred))
-        settle_planned(board, dict.fromkeys(stirred))
         settle_power(board)
         settle_loans(board, stirred)
-        worth = self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole)
-        board.stirred = {}
-        trees = share_trees(board, worth)
+        trees = share_trees(board, self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole))
         for tree in trees:
             home_pass(board, tree)
             tree.refill()
@@ -157,7 +151,6 @@ class Planner:
                     self._wake(demand)
                 elif demand not in worth and (
                     pool in whole
-                    or has_slot(board, demand.owner, pool)
                     or any(fit.pool in stirred and may_have_room(board, demand, fit) for fit in demand.fits)
                 ):
                     worth[demand] = None

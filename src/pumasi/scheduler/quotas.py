@@ -4,13 +4,22 @@ What a queue's lending limit keeps back is *guaranteed*: nobody else may use it.
 parent, where all below may use it. The root shares out the owner's entitlement.
 """
 
+from collections.abc import Container, Iterable
+
 from msgspec import Struct
 
 from pumasi.model.fleet import Quota
-from pumasi.model.ids import OwnerId, PoolId, QueueId
+from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_parent
 from pumasi.state.fleet_state import FleetState
 
 NO_LIMIT = 1 << 60
+
+
+def nearest(queue: QueueId, names: Container[QueueId]) -> QueueId:
+    """The queue itself or the nearest above it that is among `names`; the root must be."""
+    while queue not in names:
+        queue = queue.rpartition("/")[0]
+    return queue
 
 
 class QuotaRule(Struct, frozen=True):
@@ -28,28 +37,35 @@ class QuotaRule(Struct, frozen=True):
 
 
 class QuotaRules:
-    """The declared quotas of an owner's queues in one pool. `guaranteed`: all guarantees together."""
+    """The declared quotas of an owner's queues in one pool. `guaranteed`: all guarantees together.
 
-    def __init__(self, state: FleetState, owner: OwnerId, pool: PoolId) -> None:
+    `declared`: the queues with a quota there, every queue before those below it. The others have the room of the
+    nearest of these above them, so only these and the root are kept.
+    """
+
+    def __init__(self, state: FleetState, owner: OwnerId, pool: PoolId, declared: Iterable[QueueId]) -> None:
         self._state = state
         self.pool = pool
         self.owner = owner
         self.queues: dict[QueueId, QuotaRule] = {}
-        self._grow(owner)
+        names = dict.fromkeys((owner, *declared))
+        below: dict[QueueId, dict[QueueId, QuotaRule]] = {name: {} for name in names}
+        for name in reversed(names):
+            parent = None if name == owner else nearest(queue_parent(name) or owner, names)
+            rule = self.queues[name] = self._rule(name, parent, below[name])
+            if parent is not None:
+                below[parent][name] = rule
         self.guaranteeing = tuple(name for name, rule in self.queues.items() if rule.guaranteed)
         self.guaranteed = sum(rule.guaranteed for rule in self.queues.values())
 
-    def _grow(self, queue: QueueId) -> QuotaRule:
-        record = self._state.queues[queue]
-        below = {child: self._grow(child) for child in record.children}
-        declared = record.declared.quotas.get(self.pool, Quota())
+    def _rule(self, queue: QueueId, parent: QueueId | None, below: dict[QueueId, QuotaRule]) -> QuotaRule:
+        declared = self._state.queues[queue].declared.quotas.get(self.pool, Quota())
         whole = declared.nominal + sum(rule.shared for rule in below.values())
-        is_root = record.parent is None
-        keeps = 0 if is_root or declared.lending_limit is None else max(0, whole - declared.lending_limit)
+        is_shared = parent is None or declared.lending_limit is None
+        keeps = 0 if is_shared else max(0, whole - (declared.lending_limit or 0))
         limit = NO_LIMIT if declared.borrowing_limit is None else declared.borrowing_limit
         guarantors = tuple(child for child, rule in below.items() if rule.guaranteed or rule.guarantors)
-        rule = self.queues[queue] = QuotaRule(record.parent, keeps, whole - keeps, limit, guarantors)
-        return rule
+        return QuotaRule(parent, keeps, whole - keeps, limit, guarantors)
 
     def used(self, queue: QueueId) -> int:
         """GPUs in use by a queue, and by those below it above their guarantees."""
@@ -94,10 +110,14 @@ class QuotaTree:
         self.kept_back = sum(self.quota(queue).idle_guarantee for queue in rules.guaranteeing)
 
     def quota(self, queue: QueueId) -> QueueQuota:
-        """What is used of a queue's quota."""
+        """What is used of a queue's quota; of the nearest above it, if it has none."""
         quota = self._queues.get(queue)
         if quota is None:
-            quota = self._queues[queue] = QueueQuota(self._rules.queues[queue], self._rules.used(queue))
+            name = nearest(queue, self._rules.queues)
+            quota = self._queues.get(name)
+            if quota is None:
+                quota = self._queues[name] = QueueQuota(self._rules.queues[name], self._rules.used(name))
+            self._queues[queue] = quota
         return quota
 
     def home_room(self, queue: QueueId, due: int) -> int:
@@ -106,11 +126,11 @@ class QuotaTree:
 
     def home_most(self, queue: QueueId, due: int) -> int:
         """GPUs the queue may use of the owner's entitlement of `due` GPUs when nothing else of the owner runs."""
-        most, name = due - self.guaranteed, self._rules.queues[queue]
-        most += name.guaranteed
-        while name.parent is not None:
-            name = self._rules.queues[name.parent]
-            most += name.guaranteed
+        most, rule = due - self.guaranteed, self.quota(queue).rule
+        most += rule.guaranteed
+        while rule.parent is not None:
+            rule = self._rules.queues[rule.parent]
+            most += rule.guaranteed
         return max(0, most)
 
     def most(self, queue: QueueId) -> int:

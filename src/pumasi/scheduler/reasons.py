@@ -20,6 +20,7 @@ class ReasonCode(StrEnum):
     CPUS = "cpus"
     HOST_MEMORY = "host_memory"
     DATA_CLASS = "data_class"
+    PLACEMENT_RULE = "placement_rule"
     STAYS_HOME = "stays_home"
     GANG_SHAPE = "gang_shape"
     GANG_TOO_LARGE = "gang_too_large"
@@ -38,7 +39,6 @@ class ReasonCode(StrEnum):
     SITE_NOT_CONNECTED = "site_not_connected"
     POWER_CAP = "power_cap"
     RECLAIMING = "reclaiming"
-    PLANNED_START = "planned_start"
     ENTITLEMENT_USED = "entitlement_used"
     QUEUE_LIMIT = "queue_limit"
     LENT_OUT = "lent_out"
@@ -59,6 +59,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.CPUS: "BadConstraints",
     _C.HOST_MEMORY: "BadConstraints",
     _C.DATA_CLASS: "BadConstraints",
+    _C.PLACEMENT_RULE: "BadConstraints",
     _C.STAYS_HOME: "AccountNotAllowed",
     _C.GANG_SHAPE: "BadConstraints",
     _C.GANG_TOO_LARGE: "PartitionNodeLimit",
@@ -75,7 +76,6 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.SITE_NOT_CONNECTED: "PartitionDown",
     _C.POWER_CAP: "PowerNotAvail",
     _C.RECLAIMING: "Resources",
-    _C.PLANNED_START: "Priority",
     _C.ENTITLEMENT_USED: "AssocGrpGRES",
     _C.QUEUE_LIMIT: "AssocGrpGRES",
     _C.LENT_OUT: "Resources",

@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from pumasi.model.ids import JobId, PoolId
 from pumasi.model.jobs import Level, Span
-from pumasi.scheduler.backfill import leaves_planned
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
@@ -49,7 +48,7 @@ class Claims:
         """Reserve lent GPUs for a job that fits its owner's entitlement, and tell their users; True if done."""
         board = self._board
         due_ms = board.now_ms + board.state.owners[job.owner].declared.lending.reclaim_window_seconds * 1000
-        options = [option for fit in demand.home_fits if (option := self._option(job, fit, due_ms)) is not None]
+        options = [option for fit in demand.open_home_fits if (option := self._option(job, fit, due_ms)) is not None]
         if not options:
             return False
         best = min(options, key=lambda option: option.cost)
@@ -63,9 +62,6 @@ class Claims:
     def _option(self, job: Job, fit: Fit, due_ms: int) -> Option | None:
         board = self._board
         if not board.is_connected(fit.pool) or board.home_room(job, fit.pool) < job.spec.gpus:
-            return None
-        if not leaves_planned(board, job, fit.pool, due_ms):
-            board.held_back[job.id] = None
             return None
         candidates = self._candidates(job.owner, fit.pool, due_ms)
         room = _for_shape(board.free(fit.pool), fit.need, candidates) if candidates.victims else None

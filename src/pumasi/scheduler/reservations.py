@@ -24,9 +24,11 @@ def settle_reservations(board: Board, pools: Container[PoolId]) -> None:
 
 
 def _is_sound(board: Board, reservation: Reservation) -> bool:
-    """True if its job still waits and its nodes and its owner's entitlement still stand."""
+    """True if its job still waits, may still run there, and its nodes and its owner's entitlement still stand."""
     job = board.state.jobs.get(reservation.job)
     if job is None or job.state is not JobState.WAITING or not board.is_connected(reservation.pool):
+        return False
+    if all(fit.pool != reservation.pool for fit in board.rules.demand_of(job.owner, job.spec).fits):
         return False
     account = board.account(job.owner, reservation.pool)
     states = board.state.occupancy[reservation.pool].node_states

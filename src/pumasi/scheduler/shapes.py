@@ -9,7 +9,8 @@ from pumasi.model.jobs import Level
 class Need(Struct, frozen=True):
     """A gang in a pool: `nodes` nodes with `each` GPUs on every one, within one `level` if `required`.
 
-    `segment` > 1: the gang comes in groups of that many nodes, each group within one rack.
+    `segment` > 1: the gang comes in groups of that many nodes, each group within one rack. `spread`: in as many racks
+    as can be, rather than in as few.
     """
 
     nodes: int
@@ -17,6 +18,7 @@ class Need(Struct, frozen=True):
     level: Level = Level.POOL
     required: bool = False
     segment: int = 1
+    spread: bool = False
 
     @property
     def gpus(self) -> int:

@@ -178,10 +178,11 @@ class Player:
     def _ask(self, words: list[str], options: Options) -> list[str]:
         """Whether a job could ever run, before anybody submits it: where, or why not."""
         asked = spec(words[0], int(words[1]), **{name: _FIELDS[name](text) for name, text in options.items()})
-        verdicts = never_admissible(self.harness.state, asked)
+        state, now_ms = self.harness.state, self.harness.now_ms
+        verdicts = never_admissible(state, asked, now_ms)
         if verdicts:
             return [f"never: {verdict.code} {verdict.pool}: {verdict.detail}" for verdict in verdicts]
-        return ["could run in " + ", ".join(fit.pool for fit in eligible(self.harness.state, asked)[0])]
+        return ["could run in " + ", ".join(fit.pool for fit in eligible(state, asked, now_ms)[0])]
 
     def _reclaims(self, _words: list[str], _options: Options) -> list[str]:
         """How the lending contracts were kept."""
@@ -257,11 +258,6 @@ def sentence(harness: Harness, event: Event) -> str:
             return f"job {event.job} reserves {where}, due in {seconds} s"
         case facts.ReservationEnded():
             return f"the reservation of job {event.job} is {event.state}"
-        case facts.StartPlanned():
-            where, seconds = compress(event.pool, event.spans), (event.start_ms - event.at_ms) // 1000
-            return f"job {event.job} is to start on {where}, in {seconds} s at the latest"
-        case facts.StartGivenUp():
-            return f"the planned start of job {event.job} is given up"
         case facts.AllocationRecharged():
             return f"job {event.job} now counts on {_whose(event.charges)}"
         case facts.AttemptEnded():

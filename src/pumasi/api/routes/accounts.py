@@ -6,7 +6,7 @@ from pumasi.api.paging import Page, after, page
 from pumasi.api.problems import Problem
 from pumasi.api.routing import Reach, Table
 from pumasi.control.access import Action, Resource
-from pumasi.control.views.times import day_begins_ms, day_of, parse_moment
+from pumasi.control.views.times import parse_moment
 from pumasi.control.views.usage import (
     KEYS,
     ReclaimRow,
@@ -18,6 +18,7 @@ from pumasi.control.views.usage import (
     transfer_scopes,
     usage_report,
 )
+from pumasi.model.calendar import day_begins_ms, day_of
 
 TABLE = Table("usage")
 

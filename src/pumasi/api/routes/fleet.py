@@ -30,8 +30,10 @@ from pumasi.control.views.fleet import (
 )
 from pumasi.control.views.jobs import AllocationRow, allocation_row
 from pumasi.control.views.queues import QueueRow, queue_row
-from pumasi.control.views.times import day_name, day_of, parse_moment
+from pumasi.control.views.rules import RulesRow, rules_row
+from pumasi.control.views.times import parse_moment
 from pumasi.events.facts import NodeState
+from pumasi.model.calendar import day_name, day_of
 from pumasi.model.fleet import FleetPlan
 from pumasi.state.records import Job
 
@@ -187,6 +189,12 @@ def _allocated(call: Call) -> Iterator[Job]:
 def _may_see(call: Call, job: Job, owners: set[str]) -> bool:
     at_site = site_scope(call.state.pools[job.attempts[-1].pool].declared.site)
     return call.may(Action.JOB_READ, Resource((job.spec.queue, at_site, *owners), user=job.by))
+
+
+@TABLE.route("GET", "/v1/rules", Action.FLEET_READ, Reach.COMMON, answer=RulesRow)
+async def rules(call: Call) -> RulesRow:
+    """List the placement rules: which work may run where, and since when."""
+    return rules_row(call.state, call.service.plane.now_ms())
 
 
 @TABLE.route("GET", "/v1/shares", Action.FLEET_READ, Reach.COMMON, answer=SharesRow)

@@ -135,10 +135,11 @@ async def check(call: Call) -> CheckRow:
     _check_queues(call, (call.body,))
     spec = _specs(call, (call.body,))[0]
     command = SubmitJobs(by=call.principal.id, specs=(spec,))
-    answer = job_commands.submit(call.state, command, call.service.plane.now_ms(), call.state.next_job)
+    now_ms = call.service.plane.now_ms()
+    answer = job_commands.submit(call.state, command, now_ms, call.state.next_job)
     if isinstance(answer, Refusal) and answer.code != "never-admissible":
         raise problem_of(answer)
-    verdicts = pool_verdicts(call.state, spec)
+    verdicts = pool_verdicts(call.state, spec, now_ms)
     if isinstance(answer, Refusal):
         return CheckRow(False, answer.detail, verdicts)
     fitting = sum(verdict.admissible for verdict in verdicts)

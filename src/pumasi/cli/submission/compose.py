@@ -34,6 +34,8 @@ def compose(draft: Draft, fleet: Fleet) -> list[dict[str, Any]]:
     if draft.time_limit_seconds:
         body["time_limit_seconds"] = draft.time_limit_seconds
     body |= draft.fields | _memory_of_cpus(draft) | _placement(draft, fleet.catalogue)
+    if draft.topology:
+        body["topology"] = draft.topology
     if draft.begin:
         body["begin_at_ms"] = _begin(draft.begin, fleet.now)
     if draft.held:

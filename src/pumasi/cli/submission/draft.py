@@ -47,6 +47,7 @@ class Draft(Struct):
     array: tuple[int, ...] = ()
     begin: str = ""
     held: bool = False
+    topology: dict[str, object] = field(default_factory=dict)
     fields: dict[str, object] = field(default_factory=dict)  # of the job as the API takes them
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -259,7 +260,11 @@ def _set_topology(draft: Draft, text: str) -> None:
     level, colon, word = text.partition(":")
     if level not in set(Level) or (colon and word != "required"):
         raise OptionProblem("expected rack, block or pool, and perhaps ':required'")
-    draft.fields["topology"] = {"level": level, "required": bool(colon)}
+    draft.topology |= {"level": level, "required": bool(colon)}
+
+
+def _set_spread(draft: Draft, _text: str) -> None:
+    draft.topology["spread"] = True
 
 
 def _set_wrap(draft: Draft, text: str) -> None:
@@ -339,5 +344,6 @@ _HANDLERS: dict[str, Callable[[Draft, str], None]] = {
     "stay-home": _field("stays_home", _constant(True)),
     "no-borrow": _field("may_borrow", _constant(False)),
     "topology": _set_topology,
+    "spread-job": _set_spread,
     "checkpoint": _field("checkpoint_seconds", duration_seconds),
 }

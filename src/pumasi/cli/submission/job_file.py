@@ -185,11 +185,11 @@ def _apply_notice(draft: Draft, node: Node) -> list[str]:
 
 def _apply_topology(draft: Draft, node: Node) -> list[str]:
     if isinstance(node.value, str):
-        draft.fields["topology"] = {"level": _choice(list(Level))(node)}
+        draft.topology = {"level": _choice(list(Level))(node)}
         return []
     below = Draft()
     problems = _apply_keys(below, node, TOPOLOGY_KEYS, "topology.")
-    draft.fields["topology"] = below.fields
+    draft.topology = below.fields
     return problems
 
 
@@ -201,6 +201,7 @@ NOTICE_KEYS = {
 TOPOLOGY_KEYS = {
     "level": _field("level", _choice(list(Level)), "rack, block or pool."),
     "required": _field("required", _flag, "true: nothing wider will do."),
+    "spread": _field("spread", _flag, "true: in as many racks of it as can be, so that one fault takes few nodes."),
 }
 
 KEYS = {
@@ -225,7 +226,7 @@ KEYS = {
     "stays_home": _field("stays_home", _flag, "true: never leaves pools its owner is entitled to."),
     "may_borrow": _field("may_borrow", _flag, "false: never runs on what others lend."),
     "priority": _field("priority", _whole(-NUMBER_MAX), "Priority within its queue; higher goes first."),
-    "topology": Key(_apply_topology, "`rack`, `block` or `pool`, or keys `level` and `required`."),
+    "topology": Key(_apply_topology, "`rack`, `block` or `pool`, or keys `level`, `required` and `spread`."),
     "segment_nodes": _field("segment_nodes", _whole(1), "Nodes that must share one NVLink domain."),
     "requeue": _field("requeue", _flag, "false: it ends when its GPUs are reclaimed."),
     "notice": Key(_apply_notice, "Keys `signal` and `seconds`: what it gets before it is stopped."),

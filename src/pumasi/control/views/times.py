@@ -1,8 +1,8 @@
-"""Moments as callers read and write them: RFC 3339 in UTC with milliseconds; days as Korean calendar days."""
+"""Moments as callers read and write them: RFC 3339 in UTC with milliseconds."""
 
 from datetime import UTC, date, datetime, timedelta
 
-from pumasi.ledger.ledger import DAY_MS, KOREA_OFFSET_MS
+from pumasi.model.calendar import day_begins_ms
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1)
@@ -31,18 +31,3 @@ def parse_moment(text: str) -> int | None:
     if parsed.tzinfo is None:
         return None
     return (parsed - _EPOCH) // timedelta(milliseconds=1)
-
-
-def day_name(day: int) -> str:
-    """A Korean day of the ledger (days since 1970-01-01) as an ISO date."""
-    return (_EPOCH_DAY + timedelta(days=day)).isoformat()
-
-
-def day_begins_ms(day: int) -> int:
-    """Unix milliseconds of the midnight in Korea at which a day begins."""
-    return day * DAY_MS - KOREA_OFFSET_MS
-
-
-def day_of(at_ms: int) -> int:
-    """The Korean day a moment falls in."""
-    return (at_ms + KOREA_OFFSET_MS) // DAY_MS

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec import Struct
 
 from pumasi.control.access import site_scope
-from pumasi.control.views.times import day_name, moment, rfc3339
+from pumasi.control.views.times import moment, rfc3339
 from pumasi.ledger.ledger import TransferKey
 from pumasi.ledger.reclaims import Reclaim
+from pumasi.model.calendar import day_name
 from pumasi.model.ids import queue_owner
 from pumasi.state.fleet_state import FleetState
 

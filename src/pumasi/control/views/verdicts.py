@@ -17,10 +17,10 @@ class PoolVerdict(Struct, frozen=True):
     detail: str
 
 
-def pool_verdicts(state: FleetState, spec: JobSpec) -> tuple[PoolVerdict, ...]:
+def pool_verdicts(state: FleetState, spec: JobSpec, now_ms: int) -> tuple[PoolVerdict, ...]:
     """What every pool says to a job: those that could run it first, then the others, each with its reason."""
     pools = state.pools
-    fits, refused = eligible(state, spec)
+    fits, refused = eligible(state, spec, now_ms)
     could = [PoolVerdict(fit.pool, pools[fit.pool].declared.site, True, "", "") for fit in fits]
     never = [
         PoolVerdict(each.pool, pools[each.pool].declared.site, False, each.code, each.detail)
