@@ -92,6 +92,17 @@ def test_loans_show_on_both_sides(api: Api) -> None:
     assert (totals["south"]["lent"], totals["south"]["idle"]) == (32, 0)
 
 
+def test_a_queue_shows_what_it_is_due(api: Api) -> None:
+    for _ in range(2):
+        api.submit(gpus=32)
+    assert api.get("/v1/queues/north")["fair_share"] == {"north-b200": 32}
+    api.cycle()
+    row = api.get("/v1/queues/north")
+    assert (row["gpus_in_use"], row["gpus_fair_share"], row["dominant_permille"]) == (64, 32, 1000)
+    listed = {item["id"]: item["gpus_fair_share"] for item in api.get("/v1/queues")["items"]}
+    assert (listed["north"], listed["south"]) == (32, 0), "of its owner's GPUs: what it borrows is nobody's due"
+
+
 def test_both_sides_of_a_loan_see_the_allocation_and_the_transfer(api: Api) -> None:
     for _ in range(2):
         api.submit(gpus=32)

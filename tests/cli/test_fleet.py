@@ -85,6 +85,25 @@ def test_shares_by_owner_pool_and_loan(pumasi: RunCommand, server: ContractServe
     assert json.loads(pumasi("shares", "--json").out) == SHARES
 
 
+def test_shares_by_queue(pumasi: RunCommand, server: ContractServer) -> None:
+    queue = {
+        "id": "naver/a",
+        "owner": "naver",
+        "title": "",
+        "weight": 3,
+        "quotas": {"p": {"nominal": 8}, "q": {"nominal": 4}},
+    }
+    use = {"gpus_fair_share": 12, "gpus_in_use": 16, "dominant_permille": 505, "jobs_waiting": 2}
+    server.give(
+        "GET /v1/queues", page({**queue, **use, "past_gpu_milliseconds": HOUR}, {**queue, **use, "owner": "sk"})
+    )
+    lines = [line.split() for line in pumasi("shares", "--by", "queue", "--owner", "naver").out.splitlines()]
+    assert lines == [
+        ["QUEUE", "WEIGHT", "NOMINAL", "SHARE", "IN_USE", "DOMINANT", "WAITING", "PAST(GPU-H)"],
+        ["naver/a", "3", "12", "12", "16", "50.5%", "2", "1.00"],
+    ]
+
+
 def test_usage_by_owner_tells_what_was_lent_and_adds_up(pumasi: RunCommand, server: ContractServer) -> None:
     by_lender = _usage(
         ({"owner": "public", "lender": "public"}, 3 * HOUR, 0), ({"owner": "public", "lender": "naver"}, 0, 2 * HOUR)

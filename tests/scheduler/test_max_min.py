@@ -1,7 +1,5 @@
 """Max-min shares against linear programs, and what must hold of every division whatever its size."""
 
-from collections.abc import Callable
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,7 +44,10 @@ def trees(draw: st.DrawFn) -> list[Claimant]:
 
 def shares(tree: list[Claimant], gpus: int) -> list[int]:
     """What each node is given."""
-    column: Callable[[str], Array] = lambda name: np.array([[getattr(node, name) for node in tree]], np.int64)
+
+    def column(name: str) -> Array:
+        return np.array([[getattr(node, name) for node in tree]], np.int64)
+
     built = Tree([node.parent for node in tree], [node.weight for node in tree])
     caps = Caps(column("guaranteed"), column("above"))
     found = built.shares(np.array([gpus]), column("wanted"), column("used") * UNIT, caps)

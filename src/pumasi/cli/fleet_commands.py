@@ -154,6 +154,12 @@ _BOOK_COLUMNS = [
     Column("BORROWED", lambda row: int(row["borrowed"]), style=lambda row: "yellow" if row["borrowed"] else ""),
     Column("IDLE", lambda row: int(row["idle"])),
 ]
+
+
+def _over_share(row: Row) -> str:
+    return "yellow" if int(row["gpus_in_use"]) > int(row["gpus_fair_share"]) else ""
+
+
 OWNER_COLUMNS = [
     Column("OWNER", lambda row: str(row["owner"])),
     Column("TITLE", lambda row: dash(row.get("title")), wide=True),
@@ -167,6 +173,17 @@ OWNER_POOL_COLUMNS = [
     Column("POOL", lambda row: str(row["pool"])),
     *_BOOK_COLUMNS,
 ]
+QUEUE_COLUMNS = [
+    Column("QUEUE", lambda row: str(row["id"])),
+    Column("TITLE", lambda row: dash(row.get("title")), wide=True),
+    Column("WEIGHT", lambda row: int(row["weight"])),
+    Column("NOMINAL", lambda row: sum(int(quota["nominal"]) for quota in row["quotas"].values())),
+    Column("SHARE", lambda row: int(row["gpus_fair_share"])),
+    Column("IN_USE", lambda row: int(row["gpus_in_use"]), style=_over_share),
+    Column("DOMINANT", lambda row: f"{int(row['dominant_permille']) / 10:.1f}%"),
+    Column("WAITING", lambda row: int(row["jobs_waiting"])),
+    Column("PAST(GPU-H)", lambda row: format_gpu_hours(int(row["past_gpu_milliseconds"]))),
+]
 LOAN_COLUMNS = [
     Column("LENDER", lambda row: str(row["lender"])),
     Column("BORROWER", lambda row: str(row["borrower"])),
@@ -176,7 +193,7 @@ LOAN_COLUMNS = [
 
 
 @click.command()
-@click.option("--by", type=click.Choice(["owner", "pool", "loan"]), default="owner", show_default=True)
+@click.option("--by", type=click.Choice(["owner", "pool", "queue", "loan"]), default="owner", show_default=True)
 @click.option("--owner", metavar="NAMES", default="", help="Only these owners.")
 @output_options
 @click.pass_context
@@ -185,12 +202,18 @@ def shares(context: click.Context, by: str, owner: str, output: Output) -> None:
 
     DUE is the entitlement less faults. HOME and LENT are used on it, by the owner and by others; BORROWED is what the
     owner uses of others. CREDIT grows by lending and shrinks by borrowing.
+
+    By queue: SHARE is what each queue is due now of its owner's GPUs, by weight, no more than it wants, counting what
+    it used in the past; what is placed next tends to it. DOMINANT is the largest part it uses of any pool.
     """
-    found = open_client(context).shares()
+    client, owners = open_client(context), split_names(owner)
+    if by == "queue":
+        print_rows((row for row in client.queues() if not owners or row["owner"] in owners), QUEUE_COLUMNS, output)
+        return
+    found = client.shares()
     if output.json:
         print_json(found)
         return
-    owners = split_names(owner)
     rows, columns = share_rows(found, by)
     print_rows([row for row in rows if not owners or not owners_of(row).isdisjoint(owners)], columns, output)
 

@@ -187,6 +187,10 @@ class Client:
         """Per owner: entitled, due, home, lent, borrowed, idle, credit; and the loans."""
         return self._object("GET", "/v1/shares")
 
+    def queues(self) -> Iterator[Row]:
+        """Queues one may read: quotas, what each uses, and the fair share it is due."""
+        return self.pages("/v1/queues")
+
     def usage(self, **parameters: Any) -> Row:
         """GPU-milliseconds from the ledger: rows and their total. Parameters as in the API: `from`, `until`, `by`."""
         return self._object("GET", "/v1/usage", parameters=parameters)

@@ -37,6 +37,7 @@ from pumasi.protocol.messages import RunKey, SyncResponse
 from pumasi.scheduler.plan import Plan, plan
 from pumasi.scheduler.planner import Planner
 from pumasi.scheduler.reasons import Reasons
+from pumasi.scheduler.shares import Shares
 from pumasi.state import snapshot as snapshots
 from pumasi.state.branch import branch
 from pumasi.state.fleet_state import FleetState
@@ -87,6 +88,7 @@ class ControlPlane:
         self.state = FleetState()
         self.ledger = Ledger()
         self._planner = Planner(self.state)
+        self._shares = Shares(self.state)
         self._why: tuple[int, Mapping[JobId, Reasons]] = (0, {})  # as the state was at that seq
         self.durable_seq = 0
         self._staged = Staged(1)
@@ -127,6 +129,7 @@ class ControlPlane:
     def _begin_after(self, seq: int) -> None:
         """Go on after the fact of this number. Sites get the usual time to be heard from again."""
         self._planner = Planner(self.state)
+        self._shares = Shares(self.state)
         self.durable_seq = seq
         self._staged = Staged(seq + 1)
         self._mailboxes = Mailboxes(seq)
@@ -152,6 +155,12 @@ class ControlPlane:
         if self._why[0] != self.state.seq:
             self._why = (self.state.seq, self._planner.why_waiting(self.now_ms()))
         return self._why[1]
+
+    @property
+    def shares(self) -> Shares:
+        """The fair share of every queue as things stand now."""
+        self._shares.refresh(self.now_ms())
+        return self._shares
 
     @property
     def seq(self) -> int:

@@ -156,14 +156,15 @@ async def _set_node(call: Call, state: NodeState, reason: str) -> NodeRow:
 @TABLE.route("GET", "/v1/queues", Action.QUEUE_READ, Reach.ROWS, query=PageQuery, answer=Page[QueueRow])
 async def queues(call: Call) -> Page[QueueRow]:
     """List queues."""
+    shares = call.service.plane.shares
     readable = (name for name in _names(call, call.state.queues) if call.may(Action.QUEUE_READ, Resource((name,))))
-    return page(readable, call.query.limit, str, lambda queue: queue_row(call.state, queue))
+    return page(readable, call.query.limit, str, lambda queue: queue_row(call.state, shares, queue))
 
 
 @TABLE.route("GET", "/v1/queues/{queue:path}", Action.QUEUE_READ, Reach.QUEUE, answer=QueueRow)
 async def queue(call: Call) -> QueueRow:
     """Show a queue."""
-    return queue_row(call.state, call.path["queue"])
+    return queue_row(call.state, call.service.plane.shares, call.path["queue"])
 
 
 @TABLE.route("GET", "/v1/allocations", Action.JOB_READ, Reach.ROWS, query=AllocationsQuery, answer=Page[AllocationRow])

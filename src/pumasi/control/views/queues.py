@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from pumasi.model.ids import QueueId, queue_owner
+from pumasi.scheduler.shares import Shares
 from pumasi.state.fleet_state import FleetState
 
 
@@ -15,7 +16,11 @@ class QuotaRow(Struct, frozen=True):
 
 
 class QueueRow(Struct, frozen=True, kw_only=True):
-    """A queue. `in_use` counts it and all below it; `waiting` its own jobs; `past_gpu_milliseconds` is decayed."""
+    """A queue. `in_use` counts it and all below it; `waiting` its own jobs; `past_gpu_milliseconds` is decayed.
+
+    `fair_share`: GPUs of its owner's that it is due now by exact max-min, in each pool where it is due any.
+    `dominant_permille`: the largest part it uses of what its owner is due in a pool.
+    """
 
     id: str
     title: str
@@ -28,14 +33,18 @@ class QueueRow(Struct, frozen=True, kw_only=True):
     quotas: dict[str, QuotaRow]
     in_use: dict[str, int]
     gpus_in_use: int
+    fair_share: dict[str, int]
+    gpus_fair_share: int
+    dominant_permille: int
     jobs_waiting: int
     past_gpu_milliseconds: int
 
 
-def queue_row(state: FleetState, queue: QueueId) -> QueueRow:
-    """One queue."""
+def queue_row(state: FleetState, shares: Shares, queue: QueueId) -> QueueRow:
+    """One queue, with its share as last worked out."""
     record = state.queues[queue]
     declared = record.declared
+    fair_share = shares.of(queue)
     return QueueRow(
         id=queue,
         title=declared.title,
@@ -51,6 +60,18 @@ def queue_row(state: FleetState, queue: QueueId) -> QueueRow:
         },
         in_use=dict(record.in_use),
         gpus_in_use=record.gpus_in_use,
+        fair_share=fair_share,
+        gpus_fair_share=sum(fair_share.values()),
+        dominant_permille=_dominant_permille(state, queue),
         jobs_waiting=len(record.waiting),
         past_gpu_milliseconds=record.past_gpu_milliseconds,
     )
+
+
+def _dominant_permille(state: FleetState, queue: QueueId) -> int:
+    owner, parts = queue_owner(queue), [0]
+    for pool, gpus in state.queues[queue].in_use.items():
+        account = state.books[pool].get(owner)
+        if account is not None and account.due:
+            parts.append(gpus * 1000 // account.due)
+    return max(parts)
