@@ -12,12 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
+from pumasi.model.calendar import day_of
 from pumasi.model.ids import OwnerId, PoolId, QueueId
 from pumasi.scheduler.eligibility import verdict_on
 from pumasi.scheduler.max_min import UNIT, Array, Caps, Tree
 from pumasi.scheduler.quotas import NO_LIMIT, QuotaRules
 from pumasi.state.backlog import Backlog, DemandKey
 from pumasi.state.fleet_state import FleetState
+from pumasi.state.placement_rules import rules_about
 
 PAST_STEP_MS = 60_000  # past use is counted up to the last full minute: within it only what changes is worked out again
 
@@ -27,7 +29,7 @@ class Shares:
 
     def __init__(self, state: FleetState) -> None:
         self._state = state
-        self._declarations = -1
+        self._built_for = (-1, -1)  # the state's counter of declarations, and the day
         self._stirs_seen = 0
         self._arrivals_seen = -1
         self._owners: dict[OwnerId, OwnerShares] = {}
@@ -40,11 +42,11 @@ class Shares:
 
     def refresh(self, now_ms: int) -> None:
         """Work out again what may have changed since the last time."""
-        declarations = self._state.changes.declarations
-        if self._declarations != declarations:
-            self._declarations = declarations
+        built_for = (self._state.changes.declarations, day_of(now_ms))
+        if built_for != self._built_for:
+            self._built_for = built_for
             self._arrivals_seen = -1
-            self._owners = {owner: OwnerShares(self._state, owner) for owner in self._state.owners}
+            self._owners = {owner: OwnerShares(self._state, owner, now_ms) for owner in self._state.owners}
         for owner in self._owners_stirred():
             self._owners[owner].note_change()
         arrived = self._arrived()
@@ -90,8 +92,9 @@ class OwnerShares:
     A queue with queues below it has another column, of weight 1, for its own jobs.
     """
 
-    def __init__(self, state: FleetState, owner: OwnerId) -> None:
+    def __init__(self, state: FleetState, owner: OwnerId, now_ms: int) -> None:
         self._state = state
+        self._built_ms = now_ms
         self._owner = owner
         self.pools = [pool for pool, books in state.books.items() if owner in books and books[owner].entitled]
         self._row = {pool: row for row, pool in enumerate(self.pools)}
@@ -182,12 +185,13 @@ class OwnerShares:
         return has_changed
 
     def _read(self, backlog: Backlog) -> Waiting:
-        spec, lines = backlog.spec, backlog.lines
+        state, spec, lines = self._state, backlog.spec, backlog.lines
+        rules = rules_about(state, spec, self._built_ms)
         places = np.fromiter(map(self._own.__getitem__, lines), np.int64, len(lines))
         jobs = np.fromiter(map(len, lines.values()), np.int64, len(lines))
         return Waiting(
             jobs=backlog.jobs,
-            rows=tuple(row for pool, row in self._row.items() if verdict_on(self._state, spec, pool) is None),
+            rows=tuple(row for pool, row in self._row.items() if verdict_on(state, spec, pool, rules) is None),
             places=places,
             gpus=jobs * spec.gpus,
         )
