@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from pumasi.events.facts import (
     AttemptPlaced,
     NodeState,
@@ -86,6 +88,16 @@ def test_a_gang_of_victims_counts_once() -> None:
     fleet = lent_out([{"then_wait": 900}, {}, {}, {}, {"gpus": 32, "then_wait": 10}], gpus=64)
     fleet.submit("ant", 32, topology=RACK)
     assert stopped(fleet) == [5]
+
+
+@pytest.mark.parametrize(("claims", "victims"), [(1, [2]), (8, [1]), (9, [1, 2])])
+def test_a_gang_is_stopped_only_where_the_claims_can_use_it(claims: int, victims: list[int]) -> None:
+    """Node for node the gang of eight has lost least, but a single claim does not bring it down."""
+    fleet = lent_out([{"gpus": 64, "checkpoint_seconds": 50}, *({} for _ in range(8))], gpus=128)
+    fleet.wait(60)
+    for _ in range(claims):
+        fleet.submit("ant", 8)
+    assert sorted(stopped(fleet)) == victims
 
 
 def test_segments_are_freed_within_racks() -> None:

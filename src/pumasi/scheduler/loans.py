@@ -68,32 +68,28 @@ def relief(
     Jobs that are `spared` are not moved; with `only`, no other job is.
     """
     tenants = board.tenants(pool)
-    if not any(board.idle(owner, pool) > 0 for owner in board.books(pool) if owner != lender):
-        return []
+    takers = {borrower: _takers(board, borrower, lender, pool) for borrower in tenants.borrowers_of(lender)}
     moves: list[Move] = []
     spent: dict[OwnerId, int] = {}
-    for job_id, lent in tenants.loans.get(lender, {}).items():
+    for job_id, lent in tenants.loans[lender].items() if any(takers.values()) else ():
         if gpus <= 0:
             break
         if job_id in spared or (only and job_id != only):
             continue
-        found = _takers(board, board.state.jobs[job_id], lender, pool, min(lent, gpus), spent)
-        gpus -= sum(move.gpus for move in found)
-        moves += found
+        left = min(lent, gpus)
+        for room, target in takers[board.state.jobs[job_id].owner]:
+            moved = min(room - spent.get(target, 0), left)
+            if moved > 0:
+                moves.append(Move(job_id, lender, target, moved))
+                spent[target] = spent.get(target, 0) + moved
+                left, gpus = left - moved, gpus - moved
     return moves
 
 
-def _takers(board: Board, job: Job, lender: OwnerId, pool: PoolId, gpus: int, spent: dict[OwnerId, int]) -> list[Move]:
-    """Where a job's charge could go: its own owner's idle entitlement first, then other lenders."""
-    moves: list[Move] = []
-    for room, target in [(board.idle(job.owner, pool), job.owner), *board.lendable(job.owner, pool)]:
-        moved = min(room - spent.get(target, 0), gpus)
-        if target == lender or moved <= 0:
-            continue
-        moves.append(Move(job.id, lender, target, moved))
-        spent[target] = spent.get(target, 0) + moved
-        gpus -= moved
-    return moves
+def _takers(board: Board, borrower: OwnerId, lender: OwnerId, pool: PoolId) -> list[tuple[int, OwnerId]]:
+    """Where a borrower's charges could go: its own idle entitlement first, then other lenders."""
+    rooms = [(board.idle(borrower, pool), borrower), *board.lendable(borrower, pool)]
+    return [(room, target) for room, target in rooms if room > 0 and target != lender]
 
 
 def commit(board: Board, moves: list[Move]) -> None:

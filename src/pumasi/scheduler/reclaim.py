@@ -6,16 +6,19 @@ counts as coming free at its kill time and costs nothing. Home work is never sto
 its shrunken entitlement: that is borrowed in all but name.
 """
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
-from pumasi.model.ids import JobId, PoolId
-from pumasi.model.jobs import Level, Span
+from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.jobs import Span
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
-from pumasi.scheduler.placement import find, low_gpus, roomy
+from pumasi.scheduler.openings import Opening, Victim
+from pumasi.scheduler.placement import find, low_gpus, merged
 from pumasi.scheduler.shapes import Fit, Need
-from pumasi.scheduler.victims import Candidates, Opening, Victim
+from pumasi.scheduler.victims import Candidates
 from pumasi.state.freemap import FreeMap
 from pumasi.state.records import Job
 
@@ -31,125 +34,144 @@ class Option(Struct):
     @property
     def cost(self) -> int:
         """What it costs, in the order options compare."""
-        return sum(victim.cost for victim in self.victims)
+        return sum([victim.cost for victim in self.victims])
 
 
-Room = tuple[tuple[Span, ...], list[Victim]]  # exact spans, and who must go for them
+class Room(Struct, frozen=True):
+    """Exact spans that can be had for a need, and who must go for them; neither if there are none."""
+
+    spans: tuple[Span, ...] = ()
+    victims: tuple[Victim, ...] = ()
+    cost: int = 0
+
+
+NO_ROOM = Room()
+Found = tuple[tuple[Span, ...], list[Victim]]  # exact spans, and who must go for them
 
 
 class Claims:
-    """The claims of one cycle. Remembers who could go in which pool, owner by owner."""
+    """The claims of one cycle. Remembers who could go in which pool, and what room that would make for which need."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._known: dict[tuple[str, PoolId], Candidates] = {}
+        self._candidates: dict[tuple[OwnerId, PoolId], Candidates] = {}
+        self._rooms: dict[tuple[OwnerId, PoolId, Need], tuple[int, Room]] = {}
+        self._left: dict[Demand, int] = {}
 
     def claim(self, job: Job, demand: Demand) -> bool:
         """Reserve lent GPUs for a job that fits its owner's entitlement, and tell their users; True if done."""
         board = self._board
         due_ms = board.now_ms + board.state.owners[job.owner].declared.lending.reclaim_window_seconds * 1000
-        options = [option for fit in demand.open_home_fits if (option := self._option(job, fit, due_ms)) is not None]
-        if not options:
+        best = self._best(job, demand, due_ms)
+        if best is None:
             return False
-        best = min(options, key=lambda option: option.cost)
         commit(board, best.moves)
         for victim in best.victims:
             if not victim.is_stopping:
                 board.stop(victim.job, victim.kill_at_ms, job.id)
         board.reserve(job, best.pool, best.spans, due_ms)
+        self._left[demand] -= 1
         return True
 
-    def _option(self, job: Job, fit: Fit, due_ms: int) -> Option | None:
+    def _best(self, job: Job, demand: Demand, due_ms: int) -> Option | None:
+        """The way that costs least; as equals, that in the first pool."""
+        rooms = []
+        for place, fit in enumerate(demand.open_home_fits):
+            room = self._room(job, demand, fit, due_ms)
+            if room.spans:
+                rooms.append((room.cost, place, fit, room))
+        best: Option | None = None
+        for cost, _, fit, room in sorted(rooms, key=lambda entry: entry[:2]):
+            if best is not None and cost >= best.cost:
+                break
+            option = self._option(job, fit, room)
+            if option is not None and (best is None or option.cost < best.cost):
+                best = option
+        return best
+
+    def _option(self, job: Job, fit: Fit, room: Room) -> Option | None:
         board = self._board
-        if not board.is_connected(fit.pool) or board.home_room(job, fit.pool) < job.spec.gpus:
+        if board.home_room(job, fit.pool) < job.spec.gpus:
             return None
-        candidates = self._candidates(job.owner, fit.pool, due_ms)
-        room = _for_shape(board.free(fit.pool), fit.need, candidates) if candidates.victims else None
-        if room is None:
-            return None
-        option = _for_books(board, job, candidates, Option(fit.pool, *room, []))
+        candidates = self._candidates[job.owner, fit.pool]
+        option = _for_books(board, job, candidates, Option(fit.pool, room.spans, list(room.victims), []))
         if option is None:
             board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
         return option
 
-    def _candidates(self, owner: str, pool: PoolId, due_ms: int) -> Candidates:
-        known = self._known.get((owner, pool))
-        if known is None:
-            known = self._known[owner, pool] = Candidates(self._board, owner, pool, due_ms)
-        known.refresh()
-        return known
+    def _room(self, job: Job, demand: Demand, fit: Fit, due_ms: int) -> Room:
+        """What could be had in a pool; found again only when something has changed there."""
+        board, key = self._board, (job.owner, fit.pool)
+        if not board.is_connected(fit.pool):
+            return NO_ROOM
+        candidates = self._candidates.get(key)
+        if candidates is None:
+            candidates = self._candidates[key] = Candidates(board, job.owner, fit.pool, due_ms)
+        candidates.refresh()
+        known = self._rooms.get((*key, fit.need))
+        if known is None or known[0] != candidates.changes:
+            room = _for_shape(board.free(fit.pool), fit.need, candidates, self._wanted_nodes(job, demand, fit))
+            known = self._rooms[*key, fit.need] = (candidates.changes, room)
+        return known[1]
+
+    def _wanted_nodes(self, job: Job, demand: Demand, fit: Fit) -> int:
+        """How many nodes the jobs with this demand could claim in a pool, this one included."""
+        board = self._board
+        left = self._left.get(demand)
+        if left is None:
+            reserved = sum(board.rules.demand_of(demand.owner, other.spec) is demand for other in self._reserved(job))
+            left = self._left[demand] = board.state.backlogs.by_need[demand.key].jobs - reserved
+        account = board.account(job.owner, fit.pool)
+        room = account.due - account.home - account.promised
+        return max(fit.need.nodes, min(left * fit.need.nodes, room // fit.need.each))
+
+    def _reserved(self, job: Job) -> Iterator[Job]:
+        jobs = self._board.state.jobs
+        return (jobs[other] for other in self._board.reserved if jobs[other].owner == job.owner)
 
 
 # --- who must go for the shape ---------------------------------------------------------------------------------------
 
 
-def _for_shape(free: FreeMap, need: Need, candidates: Candidates) -> Room | None:
+def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: int) -> Room:
     """Exact spans and the victims that sit on them; no victims if free GPUs have the shape."""
+    if not candidates.victims:
+        return NO_ROOM
     spans = find(free, need)
     if spans is not None:
-        return spans, []
-    if need.nodes == 1:
-        return _one_node(free, need, candidates)
-    chosen = _cheapest(free, need, candidates)
-    return None if chosen is None else _pruned(free, need, chosen)
+        return Room(spans)
+    chosen = candidates.openings(need).cheapest(wanted_nodes)
+    if chosen is None:
+        return NO_ROOM
+    victims = [candidates.victims[job] for job in {job: None for _, _, who in chosen for job in who}]
+    victims.sort(key=lambda victim: (-victim.cost, victim.job.id))
+    found = _exact(free, need, chosen, victims) or _pruned(free, need, victims)
+    if found is None:
+        return NO_ROOM
+    spans, victims = found
+    return Room(spans, tuple(victims), sum([victim.cost for victim in victims]))
 
 
-def _one_node(free: FreeMap, need: Need, candidates: Candidates) -> Room | None:
-    opening = candidates.openings(need.each).cheapest()
-    if opening is None:
+def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victim]) -> Found | None:
+    """The chosen nodes, if their victims leave no others: then none of the victims can be spared."""
+    nodes = {node: free.masks[node] for _, node, _ in chosen}
+    if need.segment > 1:
         return None
-    victims = [candidates.victims[job] for job in opening.victims]
-    mask = free.masks[opening.first]
     for victim in victims:
-        mask |= victim.pieces[opening.first]
-    return (Span(opening.first, 1, low_gpus(mask, need.each)),), victims
+        if need.nodes > 1 and not victim.is_stopping and not victim.pieces.keys() <= nodes.keys():
+            return None
+        for node in victim.pieces.keys() & nodes.keys():
+            nodes[node] |= victim.pieces[node]
+    return merged([Span(node, 1, low_gpus(mask, need.each)) for node, mask in sorted(nodes.items())]), victims
 
 
-def _cheapest(free: FreeMap, need: Need, candidates: Candidates) -> list[Victim] | None:
-    """The victims of the domain whose cheapest nodes cost least in all; None if no domain can hold the gang."""
-    by_rack: dict[int, list[Opening]] = {}
-    for opening in (*_free_nodes(free, need.each), *candidates.openings(need.each).by_node.values()):
-        by_rack.setdefault(opening.first // free.nodes_per_rack, []).append(opening)
-    width = {Level.RACK: 1, Level.BLOCK: free.racks_per_block, Level.POOL: len(free.rack_whole)}[need.widest]
-    domains: dict[int, list[Opening]] = {}
-    for rack, openings in by_rack.items():
-        domains.setdefault(rack // width, []).extend(_segments(openings, need.segment))
-    wanted, best = need.nodes // need.segment, None
-    for _, openings in sorted(domains.items()):
-        if len(openings) >= wanted:
-            who = {job: None for opening in sorted(openings)[:wanted] for job in opening.victims}
-            cost = sum(candidates.victims[job].cost for job in who)
-            if best is None or cost < best[0]:
-                best = (cost, who)
-    return None if best is None else [candidates.victims[job] for job in best[1]]
-
-
-def _free_nodes(free: FreeMap, each: int) -> list[Opening]:
-    bits = f"{roomy(free, each):b}"
-    return [Opening(0, node, ()) for node, bit in enumerate(reversed(bits)) if bit == "1"]
-
-
-def _segments(openings: list[Opening], segment: int) -> list[Opening]:
-    """The openings of one rack in groups of `segment`, the cheapest first; the incomplete last group is left out."""
-    if segment == 1:
-        return openings
-    openings = sorted(openings)
-    groups = [openings[at : at + segment] for at in range(0, len(openings) - segment + 1, segment)]
-    return [_joined(group) for group in groups]
-
-
-def _joined(group: list[Opening]) -> Opening:
-    victims = tuple(job for opening in group for job in opening.victims)
-    return Opening(sum(opening.cost for opening in group), group[0].first, victims)
-
-
-def _pruned(free: FreeMap, need: Need, chosen: list[Victim]) -> Room | None:
-    """Spare everyone the shape does not need, the dearest first; then hold the spans that are left."""
+def _pruned(free: FreeMap, need: Need, chosen: list[Victim]) -> Found | None:
+    """Spare everyone the shape does not need, the dearest first, as they come; then hold the spans that are left."""
     branch = free.branch()
     for victim in chosen:
         _give(branch, victim)
     kept = []
-    for victim in sorted(chosen, key=lambda victim: (-victim.cost, victim.job.id)):
+    for victim in chosen:
         for node, mask in victim.pieces.items():
             branch.take(Span(node, 1, mask))
         if find(branch, need) is None:

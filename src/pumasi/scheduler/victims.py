@@ -1,19 +1,15 @@
-"""Who could make room for a claim, and at what cost each node could be had.
+"""Who could make room for a claim: every job of a pool whose GPUs can come free in time, and what its end would cost.
 
-Prices are worked out once a cycle for an owner and a pool, and again only where something changed since: a hundred
-claims in a row cost little more than one.
+They are judged once a cycle for an owner and a pool, and again only where something changed since: a thousand claims in
+a row cost little more than one.
 """
-
-from collections.abc import Iterable
-from heapq import heappop, heappush
-
-from msgspec import Struct
 
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.loans import kill_at_by_contract_ms, kill_at_ms, lost_gpu_milliseconds
-from pumasi.state.freemap import FreeMap
+from pumasi.scheduler.openings import Openings, Victim
+from pumasi.scheduler.shapes import Need
 from pumasi.state.records import Job
 
 # Costs compare first by how many victims are not on the claimant's own entitlement, only then by work lost.
@@ -21,32 +17,11 @@ OTHER_LENDERS_VICTIM = 1 << 70
 OVER_DUE_VICTIM = 1 << 90
 
 
-class Victim(Struct):
-    """A job whose GPUs can come free in time: `pieces`, masks by node. `returned`: charged to the claimant's owner."""
-
-    job: Job
-    pieces: dict[int, int]
-    cost: int
-    kill_at_ms: int
-    returned: int = 0
-    is_stopping: bool = False
-
-    @property
-    def cost_on_each_node(self) -> int:
-        """Its cost spread over its nodes: who frees four nodes costs a quarter on each."""
-        return self.cost // max(1, len(self.pieces))
-
-
-class Opening(Struct, order=True, frozen=True):
-    """A node (or a segment of nodes) that can be had: at what cost, where, and who must go for it."""
-
-    cost: int
-    first: int
-    victims: tuple[JobId, ...]
-
-
 class Candidates:
-    """Every job of a pool whose GPUs come free by `due_ms` if it is told now, for claims of one owner."""
+    """Every job of a pool whose GPUs come free by `due_ms` if it is told now, for claims of one owner.
+
+    `changes` counts what happened in the pool: an answer found at the same count still holds.
+    """
 
     def __init__(self, board: Board, owner: OwnerId, pool: PoolId, due_ms: int) -> None:
         self._board = board
@@ -54,52 +29,57 @@ class Candidates:
         self._pool = pool
         self._due_ms = due_ms
         self._tenants = board.tenants(pool)
-        self._seen = len(self._tenants.touched)
+        self._nodes_seen, self._jobs_seen = len(self._tenants.touched), len(self._tenants.told)
         self._over_due = dict.fromkeys(_over_due(board, owner, pool))
         if self._over_due:
             board.look_again_ms = board.now_ms  # which of them are in excess hangs on the work they would lose
-        self._openings: dict[int, Openings] = {}
+        self._openings: dict[Need, Openings] = {}
         self.victims: dict[JobId, Victim] = {}
         for job in (*self._tenants.borrowers(), *self._tenants.stopping, *self._over_due):
             self._judge(job)
 
+    @property
+    def changes(self) -> int:
+        """Rises with everything that happens in the pool."""
+        return self._nodes_seen + self._jobs_seen
+
     def refresh(self) -> None:
         """Follow what changed in the pool since the last look."""
-        changed = dict.fromkeys(self._tenants.touched[self._seen :])
-        self._seen = len(self._tenants.touched)
-        occupancy = self._board.state.occupancy[self._pool]
-        for job in dict.fromkeys(job for node in changed for job in occupancy.jobs_on(node)):
-            if job in self.victims:
-                changed.update(dict.fromkeys(self.victims[job].pieces))
+        tenants = self._tenants
+        if self._nodes_seen == len(tenants.touched) and self._jobs_seen == len(tenants.told):
+            return
+        jobs, nodes = dict.fromkeys(tenants.told[self._jobs_seen :]), dict.fromkeys(tenants.touched[self._nodes_seen :])
+        self._nodes_seen, self._jobs_seen = len(tenants.touched), len(tenants.told)
+        self._follow_holds(nodes)
+        for job in jobs:
+            before = self.victims.pop(job, None)
+            if before is not None:
                 self._judge(job)
+                nodes.update(dict.fromkeys(before.pieces))
         for openings in self._openings.values():
-            openings.price(changed)
+            openings.price(nodes)
 
-    def openings(self, each: int) -> "Openings":
-        """The nodes that could have `each` free GPUs."""
-        found = self._openings.get(each)
+    def _follow_holds(self, nodes: dict[int, None]) -> None:
+        """What reservations hold on these nodes is no longer left to others."""
+        occupancy, victims = self._board.state.occupancy[self._pool], self.victims
+        for node in nodes:
+            held = self._tenants.held(node)
+            for job in occupancy.jobs_on(node) if held else ():
+                pieces = victims[job].pieces if job in victims else {}
+                if pieces.get(node, 0) & held:
+                    pieces[node] &= ~held
+                    if not pieces[node]:
+                        del pieces[node]
+
+    def openings(self, need: Need) -> Openings:
+        """What could be cleared for a need."""
+        found = self._openings.get(need)
         if found is None:
-            nodes = dict.fromkeys(node for victim in self.victims.values() for node in victim.pieces)
-            found = self._openings[each] = Openings(self, each)
-            found.price(nodes)
+            found = self._openings[need] = Openings(need, self.victims, self._board, self._pool)
         return found
-
-    def free(self) -> FreeMap:
-        """The pool's free GPUs."""
-        return self._board.free(self._pool)
-
-    def on(self, node: int) -> list[tuple[int, JobId, int]]:
-        """The candidates on a node, cheapest first: cost, job, GPUs."""
-        jobs = self._board.state.occupancy[self._pool].jobs_on(node)
-        victims = [self.victims[job] for job in jobs if job in self.victims]
-        return sorted(
-            (victim.cost_on_each_node, victim.job.id, victim.pieces[node].bit_count())
-            for victim in victims if node in victim.pieces
-        )  # fmt: skip
 
     def _judge(self, job_id: JobId) -> None:
         """Enter a job as things stand now, or leave it out."""
-        self.victims.pop(job_id, None)
         victim = self._victim(self._board.state.jobs[job_id])
         if victim is None:
             return
@@ -122,7 +102,7 @@ class Candidates:
             return None
         charges, lost = tenants.charges(job), job.spec.gpus + lost_gpu_milliseconds(board, job)
         if any(charge.owner != job.owner for charge in charges):
-            returned = sum(charge.gpus for charge in charges if charge.owner == self._owner)
+            returned = sum([charge.gpus for charge in charges if charge.owner == self._owner])
             cost = lost + (0 if returned else OTHER_LENDERS_VICTIM)
             return Victim(job, self._pieces(job), cost, kill_at_ms(board, job), returned)
         if job.id in self._over_due:
@@ -132,57 +112,14 @@ class Candidates:
 
     def _pieces(self, job: Job) -> dict[int, int]:
         """The GPUs a job would leave to others: on nodes that are up, and not held by a reservation already."""
-        states = self._board.state.occupancy[self._pool].node_states
+        states, tenants = self._board.state.occupancy[self._pool].node_states, self._tenants
         pieces = {}
         for span in job.attempts[-1].spans:
             for node in range(span.first, span.first + span.nodes):
-                mask = span.gpu_mask & ~self._tenants.held(node)
-                if mask and states.get(node, NodeState.UP) is NodeState.UP:
+                mask = span.gpu_mask & ~tenants.held(node)
+                if mask and (not states or states.get(node, NodeState.UP) is NodeState.UP):
                     pieces[node] = mask
         return pieces
-
-
-class Openings:
-    """The price of every node that does not have `each` free GPUs but could: `by_node`, and the cheapest at hand."""
-
-    def __init__(self, candidates: Candidates, each: int) -> None:
-        self._candidates = candidates
-        self._each = each
-        self.by_node: dict[int, Opening] = {}
-        self._heap: list[Opening] = []
-
-    def price(self, nodes: Iterable[int]) -> None:
-        """Work out the price of these nodes anew."""
-        free = self._candidates.free()
-        for node in nodes:
-            self.by_node.pop(node, None)
-            opening = self._opening(node, self._each - free.masks[node].bit_count())
-            if opening is not None:
-                self.by_node[node] = opening
-                heappush(self._heap, opening)
-
-    def cheapest(self) -> Opening | None:
-        """The node that costs least."""
-        while self._heap and self.by_node.get(self._heap[0].first) is not self._heap[0]:
-            heappop(self._heap)
-        return self._heap[0] if self._heap else None
-
-    def _opening(self, node: int, missing: int) -> Opening | None:
-        """The least that must go for a node that lacks GPUs; None if it lacks none, or all that could go do not do."""
-        if missing <= 0:
-            return None
-        chosen: list[tuple[int, JobId, int]] = []
-        for entry in self._candidates.on(node):
-            if missing > 0:
-                chosen.append(entry)
-                missing -= entry[2]
-        if missing > 0:
-            return None
-        for entry in reversed(chosen[:]):
-            if missing + entry[2] <= 0:
-                chosen.remove(entry)
-                missing += entry[2]
-        return Opening(sum(cost for cost, _, _ in chosen), node, tuple(job for _, job, _ in chosen))
 
 
 def _over_due(board: Board, owner: OwnerId, pool: PoolId) -> list[JobId]:

@@ -1,0 +1,204 @@
+"""Where a need could be met if some jobs ended: the price of each node that lacks GPUs, and the cheapest place.
+
+A job that frees many nodes is one price for all of them. As long as the claims to come can use them all, each node
+bears its part; for the last claims, who could use two nodes of a gang of eight, each bears half.
+"""
+
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+
+from msgspec import Struct
+
+from pumasi.model.ids import JobId, PoolId
+from pumasi.model.jobs import Level
+from pumasi.scheduler.board import Board
+from pumasi.scheduler.placement import roomy
+from pumasi.scheduler.shapes import Need
+from pumasi.state.freemap import FreeMap
+from pumasi.state.records import Job
+
+# A node (or the first of a segment of nodes) that can be had: at what cost, where, and who must go for it.
+Opening = tuple[int, int, tuple[JobId, ...]]
+
+
+class Victim(Struct, gc=False):
+    """A job whose GPUs can come free in time: `pieces`, masks by node. `returned`: charged to the claimant's owner."""
+
+    job: Job
+    pieces: dict[int, int]
+    cost: int
+    kill_at_ms: int
+    returned: int = 0
+    is_stopping: bool = False
+
+
+class Openings:
+    """The cheapest places for one need in a pool, among free nodes and those that `victims` could leave."""
+
+    def __init__(self, need: Need, victims: dict[JobId, Victim], board: Board, pool: PoolId) -> None:
+        self._need = need
+        self._victims = victims
+        self._board = board
+        self._pool = pool
+        self._wanted_nodes = need.nodes
+        self._widest = 0
+        self._by_node: dict[int, Opening] = {}
+        free = self._free()
+        self._width = {Level.RACK: 1, Level.BLOCK: free.racks_per_block, Level.POOL: len(free.rack_whole)}[need.widest]
+        self._width *= free.nodes_per_rack
+        self._is_loose = need.segment == 1 and need.widest is Level.POOL
+        self._heap: list[Opening] = []
+        self._domains: dict[int, Opening] = {}
+        self._stale: dict[int, None] = {}
+        self._is_new = True
+
+    def cheapest(self, wanted_nodes: int) -> list[Opening] | None:
+        """The nodes (or segments) that can be had at least cost, all in one domain; None if none can hold the need.
+
+        `wanted_nodes`: how many the claims to come could use in all, this one included. It only falls.
+        """
+        if self._is_new:
+            self._wanted_nodes = wanted_nodes
+            self._price_all()
+        self._wanted_nodes = min(self._wanted_nodes, wanted_nodes)
+        return self._cheapest_nodes() if self._is_loose else self._cheapest_domain()
+
+    # --- prices of nodes ---------------------------------------------------------------------------------------------
+
+    def price(self, nodes: Iterable[int]) -> None:
+        """Work out the price of these nodes anew."""
+        for node in () if self._is_new else nodes:
+            self._by_node.pop(node, None)
+            opening = self._opening(node)
+            if opening is not None:
+                self._by_node[node] = opening
+                if self._is_loose:
+                    heappush(self._heap, opening)
+            self._stale[node // self._width] = None
+
+    def _price_all(self) -> None:
+        """Every node that is free or could be; those that one victim has to itself are most, and need no search."""
+        self._is_new, free, each = False, self._free(), self._need.each
+        found, victims = self._by_node, self._victims
+        self._widest = max((len(victim.pieces) for victim in victims.values()), default=0)
+        nodes = dict.fromkeys(_bits(roomy(free, each)))
+        for job, victim in victims.items():
+            share, alone = self._share(victim), (job,)
+            for node, mask in victim.pieces.items():
+                if mask == free.full_mask:
+                    found[node] = (share, node, alone)
+                else:
+                    nodes[node] = None
+        for node in nodes:
+            opening = self._opening(node)
+            if opening is not None:
+                found[node] = opening
+        if self._is_loose:
+            self._heap = list(found.values())
+            heapify(self._heap)
+        else:
+            self._stale = dict.fromkeys(node // self._width for node in found)
+
+    def _share(self, victim: Victim) -> int:
+        """What of a victim's cost one of its nodes bears."""
+        return victim.cost // max(1, min(len(victim.pieces), self._wanted_nodes))
+
+    def _opening(self, node: int) -> Opening | None:
+        """The least that must go for a node that lacks GPUs; None if all that could go do not do."""
+        missing = self._need.each - self._free().masks[node].bit_count()
+        if missing <= 0:
+            return (0, node, ())
+        chosen: list[tuple[int, JobId, int]] = []
+        for entry in sorted(self._on(node)):
+            if missing > 0:
+                chosen.append(entry)
+                missing -= entry[2]
+        if missing > 0:
+            return None
+        if len(chosen) > 1:
+            for entry in reversed(chosen[:]):
+                if missing + entry[2] <= 0:
+                    chosen.remove(entry)
+                    missing += entry[2]
+        return (sum([cost for cost, _, _ in chosen]), node, tuple([job for _, job, _ in chosen]))
+
+    def _on(self, node: int) -> Iterator[tuple[int, JobId, int]]:
+        """The victims on a node: what it bears of the cost, the job, its GPUs."""
+        for job in self._board.state.occupancy[self._pool].jobs_on(node):
+            victim = self._victims.get(job)
+            if victim is not None and node in victim.pieces:
+                yield self._share(victim), job, victim.pieces[node].bit_count()
+
+    def _free(self) -> FreeMap:
+        return self._board.free(self._pool)
+
+    # --- nodes anywhere in the pool ----------------------------------------------------------------------------------
+
+    def _cheapest_nodes(self) -> list[Opening] | None:
+        found: list[Opening] = []
+        heap, current = self._heap, self._by_node
+        while heap and len(found) < self._need.nodes:
+            opening = heap[0]
+            if current.get(opening[1]) is not opening:
+                heappop(heap)
+            elif not self._has_risen(opening):
+                found.append(heappop(heap))
+        for opening in found:
+            heappush(heap, opening)
+        return found if len(found) == self._need.nodes else None
+
+    def _has_risen(self, opening: Opening) -> bool:
+        """True if the claims to come can use less of its victims now; it then stands where its new price puts it."""
+        if self._wanted_nodes >= self._widest:
+            return False
+        again = self._opening(opening[1])
+        if again is None or again[0] <= opening[0]:
+            return False
+        self._by_node[opening[1]] = again
+        heapreplace(self._heap, again)
+        return True
+
+    # --- nodes within a domain ---------------------------------------------------------------------------------------
+
+    def _cheapest_domain(self) -> list[Opening] | None:
+        for domain in self._stale:
+            self._domains.pop(domain, None)
+            units = self._chosen(domain)
+            if units is not None:
+                who = dict.fromkeys(job for unit in units for job in unit[2])
+                cost = sum([self._victims[job].cost for job in who])
+                self._domains[domain] = found = (cost, domain, ())
+                heappush(self._heap, found)
+        self._stale = {}
+        while self._heap and self._domains.get(self._heap[0][1]) is not self._heap[0]:
+            heappop(self._heap)
+        return self._chosen(self._heap[0][1]) if self._heap else None
+
+    def _chosen(self, domain: int) -> list[Opening] | None:
+        """The cheapest nodes (or segments) of a domain; None if it does not hold the need."""
+        wanted, segment, by_node = self._need.nodes // self._need.segment, self._need.segment, self._by_node
+        first, last = domain * self._width, (domain + 1) * self._width
+        if segment == 1:
+            units = [by_node[node] for node in range(first, last) if node in by_node]
+        else:
+            per_rack = self._free().nodes_per_rack
+            racks = ([by_node[node] for node in range(at, at + per_rack) if node in by_node]
+                     for at in range(first, last, per_rack))  # fmt: skip
+            units = [unit for rack in racks for unit in _segments(rack, segment)]
+        return sorted(units)[:wanted] if len(units) >= wanted else None
+
+
+def _segments(openings: list[Opening], segment: int) -> list[Opening]:
+    """The openings of one rack in groups of `segment`, the cheapest first; the incomplete last group is left out."""
+    openings = sorted(openings)
+    groups = [openings[at : at + segment] for at in range(0, len(openings) - segment + 1, segment)]
+    return [_joined(group) for group in groups]
+
+
+def _joined(group: list[Opening]) -> Opening:
+    victims = tuple(job for opening in group for job in opening[2])
+    return (sum(opening[0] for opening in group), group[0][1], victims)
+
+
+def _bits(bits: int) -> Iterable[int]:
+    return (node for node, bit in enumerate(reversed(f"{bits:b}")) if bit == "1")
