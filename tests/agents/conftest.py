@@ -39,12 +39,12 @@ class AgentProcess:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def terminate(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def _command(self, name: str, data: Path | None) -> list[str]:
         where = ["--server", self.plane.url, "--data", str(data or self.data), "--site", SITE]
@@ -69,7 +69,7 @@ def agent(plane: SmallControlPlane, tmp_path: Path) -> Iterator[AgentProcess]:
     finally:
         for process in agent.started:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 def _leave_nothing(agent: AgentProcess) -> None:

@@ -50,7 +50,7 @@ def run_directory(directory: Path) -> RunDirectory:
 
 
 def supervisor_of(directory: Path) -> int:
-    give_up_at = time.monotonic() + 5
+    give_up_at = time.monotonic() + 60
     while (keeper := run_directory(directory).keeper()) is None:
         assert time.monotonic() < give_up_at
         time.sleep(0.005)
@@ -64,7 +64,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-def gone(pid: int, seconds: float = 5.0) -> bool:
+def gone(pid: int, seconds: float = 60.0) -> bool:
     give_up_at = time.monotonic() + seconds
     while lives(pid) and time.monotonic() < give_up_at:
         time.sleep(0.005)
@@ -73,7 +73,7 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
 
 def open_local(directory: Path, spawner: Spawner, **changes: int) -> Driver:
     settings = LocalSettings(fleet="test", site="sejong", directory=directory / "site", **changes)
-    return Driver(LocalEngine(settings, spawner), 10)
+    return Driver(LocalEngine(settings, spawner), 60.0)
 
 
 @pytest.fixture(name="driver")

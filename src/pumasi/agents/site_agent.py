@@ -62,6 +62,7 @@ _UNWANTED_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.0
 _EMPTY_ANSWER_SECONDS = 0.1  # a server that does not hold calls must not be called without pause
 _REMEMBERED_SECONDS = 7 * 24 * 3600  # how long a run that is over is known, should an order for it come again
+_OUTCOME_OF_REFUSAL = {StartVerdict.REFUSED: Outcome.NEVER_STARTED, StartVerdict.FORBIDDEN: Outcome.REFUSED}
 
 
 class Superseded(Exception):
@@ -245,8 +246,8 @@ class SiteAgent:
                 entries.append(Began(order.run))
             elif answer.verdict is StartVerdict.QUEUED:
                 entries.append(Queued(order.run))
-            elif answer.verdict is StartVerdict.REFUSED:
-                entries.append(self._refused(order, answer.detail, Outcome.NEVER_STARTED))
+            elif answer.verdict in _OUTCOME_OF_REFUSAL:
+                entries.append(self._refused(order, answer.detail, _OUTCOME_OF_REFUSAL[answer.verdict]))
         await self._record(entries)
         unsure = [answer.detail for answer in answers if answer.verdict is StartVerdict.UNSURE]
         if unsure:

@@ -18,8 +18,9 @@ from pumasi.events.facts import (
 )
 from pumasi.model.hostlist import node_name
 from pumasi.model.ids import SiteId
-from pumasi.model.jobs import AttemptState, JobState, Outcome, StopCause
+from pumasi.model.jobs import AttemptState, JobState, Outcome, StopCause, not_again
 from pumasi.protocol.messages import Report, RunEnded, RunKey
+from pumasi.scheduler.eligibility import never_admissible
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Attempt, Job
 
@@ -88,14 +89,12 @@ def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: 
         job=job.id,
         attempt=live.number,
         outcome=report.outcome,
-        job_state=_becomes(job, live, report, state.policy.requeue_limit),
+        job_state=_becomes(state, job, live, report),
         exit_code=report.exit_code,
         signal=report.signal,
         detail=report.detail,
     )
 
-
-_REFUSALS_MOST = 3
 
 # What becomes of a job whose attempt ended so: (if it may run again, if not).
 _AFTER: dict[Outcome, tuple[JobState, JobState]] = {
@@ -112,18 +111,16 @@ _AFTER: dict[Outcome, tuple[JobState, JobState]] = {
 }
 
 
-def _becomes(job: Job, live: Attempt, report: RunEnded, requeue_limit: int) -> JobState:
+def _becomes(state: FleetState, job: Job, live: Attempt, report: RunEnded) -> JobState:
     if live.stop is not None and live.stop.cause is StopCause.CANCEL:
         return JobState.CANCELLED
     if report.outcome is Outcome.COMPLETED:
         return JobState.SUCCEEDED if report.exit_code == 0 and report.signal == 0 else JobState.FAILED
     again, otherwise = _AFTER[report.outcome]
     if report.outcome is Outcome.REFUSED:
-        # A site's policy changes seldom: by then another pool may have been tried, but nobody is asked without end.
-        refusals = 1 + sum(each.outcome is Outcome.REFUSED for each in job.attempts)
-        return again if refusals < _REFUSALS_MOST else otherwise
+        return otherwise if never_admissible(state, not_again(job.spec, live.pool)) else again
     may_run_again = job.spec.requeue or report.outcome is Outcome.NEVER_STARTED
-    return again if may_run_again and live.number <= requeue_limit else otherwise
+    return again if may_run_again and live.number <= state.policy.requeue_limit else otherwise
 
 
 def set_node_state(state: FleetState, command: SetNodeState, now_ms: int) -> Answer:

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pumasi.model.fleet import CpuArch
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
@@ -49,7 +50,7 @@ class Outcome(StrEnum):
     POWER_CUT = "power_cut"
     NODE_FAILED = "node_failed"
     NEVER_STARTED = "never_started"  # the engine refused or lost it before its first instruction
-    REFUSED = "refused"  # the site's own policy forbids it
+    REFUSED = "refused"  # the site's own policy or its engine forbids it
     LOST = "lost"  # it ran, and nobody can say how it ended
 
 
@@ -94,7 +95,7 @@ class Topology(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What the user asks for. Immutable: a requeued job runs the same spec again.
+    """What the user asks for. Immutable: a requeued job runs the same spec again, but not where it was refused.
 
     `gpus` is the whole gang. `gpus_per_node` 0 lets each pool choose: the fewest nodes with the same number on each.
     `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds. A node's CPUs and
@@ -131,6 +132,12 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     stdout: str = ""
     stderr: str = ""
     begin_at_ms: int = 0
+    refused_by: tuple[PoolId, ...] = ()  # what its user does not say: pools whose sites have refused it
+
+
+def not_again(spec: JobSpec, pool: PoolId) -> JobSpec:
+    """The spec of a job that a pool's site has refused."""
+    return replace(spec, refused_by=(*spec.refused_by, pool))
 
 
 class Span(Struct, frozen=True, array_like=True, gc=False):

@@ -21,6 +21,7 @@ class StartVerdict(StrEnum):
     ACCEPTED = "accepted"  # it runs
     QUEUED = "queued"  # the engine has it and will start it; `poll` tells when
     REFUSED = "refused"  # it will not run, and nothing of it is there
+    FORBIDDEN = "forbidden"  # the same, and would be next time: the site's own rules are against it
     UNSURE = "unsure"  # it may be there or not; `find` will tell, and starting it again does no harm
 
 

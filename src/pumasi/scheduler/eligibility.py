@@ -70,6 +70,12 @@ def _asked(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     return None
 
 
+def _site_refusal(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
+    if pool.id in spec.refused_by:
+        return ReasonCode.SITE_REFUSES, f"site {pool.site} has refused the job; the attempt there says why"
+    return None
+
+
 def _hardware(state: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     model = state.gpu_models[pool.model]
     if spec.gpu_models and pool.model not in spec.gpu_models:
@@ -205,7 +211,7 @@ def _refused(state: FleetState, borrower: OwnerId, refusals: dict[OwnerId, Lendi
 
 
 _CHECKS: tuple[Callable[[FleetState, JobSpec, Pool], Finding | None], ...] = (
-    _asked, _hardware, _clearance, _shape, _host, _topology, _segment, _home, _entitlement,
+    _asked, _site_refusal, _hardware, _clearance, _shape, _host, _topology, _segment, _home, _entitlement,
 )  # fmt: skip
 
 

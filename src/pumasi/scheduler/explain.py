@@ -127,13 +127,17 @@ def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand
         return None
     found.sort(key=lambda reason: _RANK[reason.code])
     first = found[0]
+    found += [_as_reason(verdict) for verdict in demand.verdicts if verdict.code is _C.SITE_REFUSES]
     return Reasons(tuple(found[:MOST_REASONS]), first.would_start, estimates.start_ms(job, demand))
 
 
 def _never(demand: Demand) -> Reasons:
     verdicts = demand.verdicts[:MOST_REASONS] or (Verdict(_C.NO_POOL, "", "the fleet has no pools"),)
-    reasons = tuple(Reason(verdict.code, verdict.pool, verdict.detail, CHANGE) for verdict in verdicts)
-    return Reasons(reasons, CHANGE)
+    return Reasons(tuple(_as_reason(verdict) for verdict in verdicts), CHANGE)
+
+
+def _as_reason(verdict: Verdict) -> Reason:
+    return Reason(verdict.code, verdict.pool, verdict.detail, CHANGE)
 
 
 # --- one pool --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ class ReasonCode(StrEnum):
     NO_POOL = "no_pool"
     NOT_IN_SERVICE = "not_in_service"
     OTHER_POOL_ASKED = "other_pool_asked"
+    SITE_REFUSES = "site_refuses"
     GPU_MODEL = "gpu_model"
     GPU_MEMORY = "gpu_memory"
     CPU_ARCHITECTURE = "cpu_architecture"
@@ -53,6 +54,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.NO_POOL: "BadConstraints",
     _C.NOT_IN_SERVICE: "PartitionDown",
     _C.OTHER_POOL_ASKED: "BadConstraints",
+    _C.SITE_REFUSES: "AccountNotAllowed",
     _C.GPU_MODEL: "BadConstraints",
     _C.GPU_MEMORY: "BadConstraints",
     _C.CPU_ARCHITECTURE: "BadConstraints",

@@ -6,7 +6,7 @@ from typing import Any
 from pumasi.events import facts
 from pumasi.events.facts import Event, LinkState, NodeState, ReservationState
 from pumasi.model.ids import JobId, SiteId, queue_parent
-from pumasi.model.jobs import TERMINAL_STATES, AttemptState, JobState, span_gpus
+from pumasi.model.jobs import TERMINAL_STATES, AttemptState, JobState, Outcome, not_again, span_gpus
 from pumasi.state import accounts
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.machines import ATTEMPT, JOB, LINK, NODE, RESERVATION, IllegalTransition
@@ -256,6 +256,8 @@ def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> Job | None:
     job.state = event.job_state
     if event.job_state in TERMINAL_STATES:
         return state.finish(job, event.job_state, event.at_ms)
+    if event.outcome is Outcome.REFUSED:
+        job.spec = not_again(job.spec, attempt.pool)
     state.enter_waiting(job, event.at_ms)
     return None
 

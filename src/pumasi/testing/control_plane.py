@@ -170,14 +170,14 @@ class SmallControlPlane:
         with self._changed:
             return self._sites[site].syncs
 
-    def await_end(self, site: SiteId, run: RunKey, seconds: float = 10.0) -> RunEnded:
+    def await_end(self, site: SiteId, run: RunKey, seconds: float = 60.0) -> RunEnded:
         """The report of a run's end, once it is there."""
         self.wait(lambda: self.ended(site, run) is not None, seconds)
         ended = self.ended(site, run)
         assert ended is not None
         return ended
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait for something to be so.
 
         :raises AssertionError: if it is not within `seconds`.

@@ -96,7 +96,7 @@ class Driver:
 class EngineConformance:
     """The suite. `patience_seconds`: how long the engine may take for anything it does at once."""
 
-    patience_seconds = 10.0
+    patience_seconds = 60.0
 
     def open_engine(self, directory: Path) -> Engine:
         """The engine of a site whose files are in `directory`; opened anew over the same directory, it is a restart."""

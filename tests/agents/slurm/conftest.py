@@ -17,7 +17,7 @@ from pumasi.testing.slurm_cluster import SlurmCluster, running_clusters
 
 POOL = "sejong-b200"
 SOON = Patience(
-    list=0.05, unsure=1.0, forgotten=0.5, record=0.5, silence=1.5, lost=3.0, stray=1.0, stop=0.5, nodes=0.2, away=1.0
+    list=0.05, unsure=1.0, forgotten=0.5, record=0.5, silence=1.5, lost=10.0, stray=1.0, stop=0.5, nodes=0.2, away=1.0
 )
 
 

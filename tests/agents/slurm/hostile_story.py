@@ -73,7 +73,7 @@ class Story:
             last = RunKey(job, attempt + 1)
             self.orders[last] = an_order("true", last.job, last.attempt)
         answer = self.engine.start(self.orders[last], 600_000, 30_000)
-        if answer.verdict is StartVerdict.REFUSED and last not in self.told:
+        if answer.verdict in (StartVerdict.REFUSED, StartVerdict.FORBIDDEN) and last not in self.told:
             self.note(Ending(last, detail=answer.detail, outcome=Outcome.NEVER_STARTED))
 
     def stop(self) -> None:

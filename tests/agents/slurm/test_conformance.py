@@ -13,7 +13,6 @@ from tests.agents.slurm.conftest import open_slurm
 class TestSlurmEngine(EngineConformance):
     """Everything the suite asks."""
 
-    patience_seconds = 30.0
     cluster: SlurmCluster
 
     @pytest.fixture(autouse=True)

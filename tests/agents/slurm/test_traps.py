@@ -23,6 +23,7 @@ from tests.agents.slurm.conftest import POOL, SOON, open_slurm
 
 RUN = RunKey(1, 1)
 LONG_MS = 600_000
+PATIENCE_SECONDS = 80.0
 NO_OUTPUT = "--output=/dev/null"
 WAITING = "echo ready; until [ -e go ]; do sleep 0.05; done; exit 3"
 
@@ -34,7 +35,7 @@ def an_engine(cluster: SlurmCluster, tmp_path: Path) -> SlurmEngine:
 
 @pytest.fixture(name="driver")
 def a_driver(engine: SlurmEngine, cluster: SlurmCluster) -> Iterator[Driver]:
-    driver = Driver(engine, 40.0)
+    driver = Driver(engine, PATIENCE_SECONDS)
     yield driver
     for found in engine.find():
         if found.ending is None:
@@ -55,7 +56,7 @@ def clean(cluster: SlurmCluster) -> None:
     until(all_idle)
 
 
-def until(holds: Callable[[], object], seconds: float = 40.0) -> None:
+def until(holds: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     give_up_at = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < give_up_at, "it did not come about in time"
@@ -90,9 +91,9 @@ def block_first_node(cluster: SlurmCluster) -> int:
 def wait_for_save(cluster: SlurmCluster) -> None:
     """Return when slurmctld has just saved its jobs: for five seconds from now, what it takes is not on its disk."""
     saved = cluster.folder / "state" / "job_state"
+    before = saved.stat().st_mtime_ns if saved.exists() else 0
     cluster.submit("#!/bin/sh\ntrue", "--hold", NO_OUTPUT)  # there is something to save
-    now = time.time()
-    until(lambda: saved.exists() and saved.stat().st_mtime > now)
+    until(lambda: saved.exists() and saved.stat().st_mtime_ns != before)
 
 
 def has_jobs_after_poll(driver: Driver, cluster: SlurmCluster, count: int) -> bool:
@@ -151,7 +152,7 @@ def test_with_slurm_down_a_run_is_queued_at_once_and_starts_when_slurm_is_back(
         # A node of its own: what was cancelled a moment ago comes back to life with the old slurmctld's last save.
         driver.start(an_order_here(tmp_path, "echo x >> trace", first=4))
         driver.poll()
-        assert time.monotonic() - began < 2, "a client hangs for 9 s: nobody asks but the ping"
+        assert time.monotonic() - began < 6, "a client hangs for 9 s: nobody asks but the ping"
     finally:
         cluster.start_controller()
     assert (driver.ending(RUN).exit_code, traced(tmp_path)) == (0, ["x"])
@@ -184,7 +185,7 @@ def test_slurm_may_not_requeue_a_job_of_ours(
 def test_a_job_that_slurm_starts_twice_runs_once(
     cluster: SlurmCluster, driver: Driver, engine: SlurmEngine, tmp_path: Path
 ) -> None:
-    driver.start(an_order_here(tmp_path, "echo x >> trace; sleep 8"))
+    driver.start(an_order_here(tmp_path, "echo x >> trace; exec sleep 600"))
     until(lambda: traced(tmp_path))
     number = job_of(cluster, engine)
     cluster.ask("scontrol", "update", f"job={number}", "requeue=1")
@@ -228,7 +229,7 @@ def test_a_run_whose_supervisor_is_killed_is_lost_and_says_so(
 def test_what_cannot_start_says_why(cluster: SlurmCluster, tmp_path: Path) -> None:
     engine = open_slurm(cluster, tmp_path)
     engine._site = msgspec.structs.replace(engine._site, python="/nowhere/python3")
-    driver = Driver(engine, 40.0)
+    driver = Driver(engine, PATIENCE_SECONDS)
     driver.start(an_order_here(tmp_path, "true"))
     ending = driver.ending(RUN)
     assert (ending.outcome, driver.started) == (Outcome.NEVER_STARTED, {})
@@ -238,7 +239,7 @@ def test_what_cannot_start_says_why(cluster: SlurmCluster, tmp_path: Path) -> No
 def test_what_waits_too_long_is_given_back(cluster: SlurmCluster, tmp_path: Path) -> None:
     busy = block_first_node(cluster)
     engine = open_slurm(cluster, tmp_path, queue_seconds=1)
-    driver = Driver(engine, 40.0)
+    driver = Driver(engine, PATIENCE_SECONDS)
     driver.start(an_order_here(tmp_path, "echo x >> trace"))
     ending = driver.ending(RUN)
     cluster.ask("scancel", str(busy))
@@ -264,7 +265,7 @@ def test_a_run_whose_directory_is_wiped_comes_to_an_end(
 def test_a_partition_that_is_not_there_is_refused(cluster: SlurmCluster, tmp_path: Path) -> None:
     engine = open_slurm(cluster, tmp_path, partition="nowhere")
     answer = engine.start(an_order_here(tmp_path, "true"), LONG_MS, 0)
-    assert (answer.verdict, "partition" in answer.detail) == (StartVerdict.REFUSED, True)
+    assert (answer.verdict, "partition" in answer.detail) == (StartVerdict.FORBIDDEN, True)
     assert engine.find() == ()
 
 

@@ -106,11 +106,12 @@ class SlurmEngine:
             tracked = self._lay_out(directory, order, time_limit_ms, grace_ms)
         except (OSError, UnicodeEncodeError, CannotAsk) as error:
             shutil.rmtree(directory.path, ignore_errors=True)
-            return StartAnswer(StartVerdict.REFUSED, f"cannot start here: {error}")
+            verdict = StartVerdict.FORBIDDEN if isinstance(error, CannotAsk) else StartVerdict.REFUSED
+            return StartAnswer(verdict, f"cannot start here: {error}")
         refused = self.submit(tracked)
         if refused is not None and directory.claim_for_nobody():
             shutil.rmtree(directory.path, ignore_errors=True)
-            return StartAnswer(StartVerdict.REFUSED, f"the site's Slurm refuses it: {refused.reason}")
+            return StartAnswer(StartVerdict.FORBIDDEN, f"the site's Slurm refuses it: {refused.reason}")
         self._runs[order.run] = tracked
         return StartAnswer(StartVerdict.QUEUED)
 

@@ -16,6 +16,7 @@ from pumasi.agents.slurm.tracked import Patience, Tracked
 from pumasi.model.ids import SiteId
 from pumasi.protocol.messages import RunKey
 
+_COMPLETING = "COMPLETING"  # Slurm's word for a job that is over and not yet cleared up
 _MOST_SUBMISSIONS = 64  # in one pass: stops and news must not wait for long
 
 Rows = Sequence[SlurmJob]
@@ -93,7 +94,7 @@ class Reconciler:
         for job in strays:
             stage = stage_of(job.state)
             since = before.get((job.id, job.submitted), now)
-            if stage is Stage.ENDED or job.state == "COMPLETING":
+            if stage is Stage.ENDED or job.state == _COMPLETING:
                 continue
             self._strays[job.id, job.submitted] = since
             # A run that has just written its record is about to leave by itself.
@@ -156,10 +157,12 @@ class Reconciler:
             self._runs.record_end(tracked, unrecorded_end(mine.state, tracked.cause))
 
     def _explain(self, tracked: Tracked, record: ExitRecord, rows: Rows, now: float) -> None:
+        """Slurm says why it ended a job once it has cleared up after it."""
         mine = next((row for row in rows if tracked.keeper and str(row.id) == tracked.keeper.engine_id), None)
+        is_to_come = mine is not None and mine.state == _COMPLETING
         if mine is not None and stage_of(mine.state) is Stage.ENDED:
             self._runs.record_end(tracked, explained(record, mine.state, tracked.cause))
-        elif now - tracked.record_at >= self._patience.record:
+        elif now - tracked.record_at >= (self._patience.lost if is_to_come else self._patience.record):
             self._runs.record_end(tracked, explained(record, "", tracked.cause))
 
     def _accounted(self, tracked: Tracked) -> str:

@@ -17,7 +17,8 @@ class Patience(NamedTuple):
     """Seconds. `list`: between lists of jobs, if they are cheap. `unsure`: after a submission whose outcome is unknown
     (Slurm's MessageTimeout and 5 s). `forgotten`: a job that Slurm had taken is missing for so long. `record`: a job
     that ran is over, and its record may still be on its way. `silence`: no sign of life from its supervisor. `lost`:
-    the same, when Slurm does not know the job either. `dead`: the same, when Slurm says that it runs. `stray`: a run is
+    the same, when Slurm does not know the job either, or
+    clears up after it and does not come to an end. `dead`: the same, when Slurm says that it runs. `stray`: a run is
     over, and its job still there. `stop`: beyond a run's time to end. `nodes`: between looks at the nodes. `away`:
     Slurm does not answer.
     """
