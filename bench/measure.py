@@ -53,6 +53,14 @@ def _cpuinfo() -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
+def amend(name: str, figures: Figures, notes: dict[str, str]) -> None:
+    """Print the figures as a table and write them into `bench/results/<name>.json` beside what else is there."""
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = {key: value for key, value in known.items() if isinstance(value, float | int)}
+    publish(name, kept | figures, known.get("notes", {}) | notes)
+
+
 def publish(name: str, figures: Figures, notes: dict[str, str]) -> None:
     """Print the figures as a table and write them to `bench/results/<name>.json`. `notes`: what each figure is."""
     table = Table("figure", "value", "what", title=f"{name}: {machine()}", title_justify="left")

@@ -83,6 +83,12 @@ def test_latency_and_start_delay_are_waited_for():
     assert found[1] == (14_400, 24_400, JobState.SUCCEEDED)
 
 
+def test_an_end_is_known_late_and_nothing_that_happens_meanwhile_ends_it_otherwise():
+    jobs = [job(0, 8, 10_000, cancel_after_ms=10_500), job(1_000, 8, 10_000)]
+    found = rows(simulate(village({"a": 8}), jobs, scenario(end_delay_ms=1_000)))
+    assert found == [(0, 11_000, JobState.CANCELLED), (11_000, 22_000, JobState.SUCCEEDED)]
+
+
 def test_cycles_keep_their_distance():
     jobs = [job(0, 1, 1_000), job(500, 1, 1_000), job(700, 1, 1_000)]
     found = rows(simulate(village({"a": 8}), jobs, scenario(cycle_ms=60_000)))

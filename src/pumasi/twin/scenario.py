@@ -57,8 +57,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     `start_ms`: when the fleet is declared, at or before the first submission. `until_ms`: the horizon; 0 runs until
     the last job has ended. `as_of`: the date whose stages the plan starts with. `cycle_ms`: the least time between two
     cycles, as the live service has; 0 plans at every instant at which something changed. `latency_ms`: from the control
-    plane to a site and back, each way. `start_delay_ms`: what an engine takes to start a run. `check_every_cycles`:
-    how often the invariants are checked; 0 never.
+    plane to a site and back, each way. `start_delay_ms`: what an engine takes to start a run. `end_delay_ms`: from a
+    run's end until its site knows. `check_every_cycles`: how often the invariants are checked; 0 never.
     """
 
     name: str = "twin"
@@ -69,6 +69,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     cycle_ms: int = 0
     latency_ms: int = 0
     start_delay_ms: int = 0
+    end_delay_ms: int = 0
     faults: FaultRates = FaultRates()
     changes: tuple[PlanChange, ...] = ()
     check_every_cycles: int = 0

@@ -15,6 +15,7 @@ from pumasi.protocol.messages import Report, RunEnded, RunKey, RunStarted, Start
 from pumasi.state.records import Attempt
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.kernel import Kernel, Rank
+from pumasi.twin.scenario import Scenario
 
 
 class Work(Struct, gc=False):
@@ -25,7 +26,10 @@ class Work(Struct, gc=False):
 
 
 class Run(Struct, gc=False):
-    """A run the engine has. `ends_ms` and `ends_as`: what will happen to it if nothing else does."""
+    """A run of the site's. `ends_ms` and `ends_as`: what will happen to it if nothing else does.
+
+    `is_gone`: it has ended; the agent may not have learnt of it yet.
+    """
 
     key: RunKey
     work: Work
@@ -41,7 +45,7 @@ class SimulatedSite:
     """One site. `is_cut`: no message passes. `is_down`: its agent has crashed; the engine goes on."""
 
     def __init__(
-        self, name: SiteId, kernel: Kernel, work: Callable[[JobId], Work], wake: Callable[[], None], start_delay_ms: int
+        self, name: SiteId, kernel: Kernel, work: Callable[[JobId], Work], wake: Callable[[], None], scenario: Scenario
     ) -> None:
         self.name = name
         self.by = f"site:{name}"
@@ -56,7 +60,8 @@ class SimulatedSite:
         self._kernel = kernel
         self._work = work
         self._wake = wake
-        self._start_delay_ms = start_delay_ms
+        self._start_delay_ms = scenario.start_delay_ms
+        self._end_delay_ms = scenario.end_delay_ms
 
     @property
     def is_reachable(self) -> bool:
@@ -174,13 +179,20 @@ class SimulatedSite:
 
     def _gone(self, run: Run, report: RunEnded) -> None:
         run.is_gone = True
-        del self.runs[run.key]
+        if self._end_delay_ms:
+            self._kernel.at(self._kernel.time_ms + self._end_delay_ms, Rank.END, self._learns, report)
+        else:
+            self._learns(report)
+
+    def _learns(self, report: RunEnded) -> None:
+        del self.runs[report.run]
         self.reports.append(report)
         self._wake()
 
     def lose_nodes(self, pool: PoolId, nodes: range, reason: str) -> None:
         """Nodes fail, and every run that touches them with them."""
-        for run in [run for run in self.runs.values() if run.pool == pool and _touches(run.spans, nodes)]:
+        there = [run for run in self.runs.values() if run.pool == pool and not run.is_gone]
+        for run in [run for run in there if _touches(run.spans, nodes)]:
             self._save(run, noticed=False)
             self._gone(run, RunEnded(run=run.key, outcome=Outcome.NODE_FAILED, detail=reason))
 

@@ -95,7 +95,7 @@ class World:
 
     def add_site(self, name: SiteId) -> SimulatedSite:
         """Bring a site's agent up, with its call to the control plane held open."""
-        site = SimulatedSite(name, self.kernel, self._work_of, self._wake_up(name), self.scenario.start_delay_ms)
+        site = SimulatedSite(name, self.kernel, self._work_of, self._wake_up(name), self.scenario)
         self.sites[name] = site
         self.plane.listen(name, begins=True)
         return site
