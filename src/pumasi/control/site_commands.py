@@ -89,7 +89,7 @@ def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: 
         job=job.id,
         attempt=live.number,
         outcome=report.outcome,
-        job_state=_becomes(state, job, live, report),
+        job_state=_becomes(state, job, live, report, now_ms),
         exit_code=report.exit_code,
         signal=report.signal,
         detail=report.detail,
@@ -111,14 +111,14 @@ _AFTER: dict[Outcome, tuple[JobState, JobState]] = {
 }
 
 
-def _becomes(state: FleetState, job: Job, live: Attempt, report: RunEnded) -> JobState:
+def _becomes(state: FleetState, job: Job, live: Attempt, report: RunEnded, now_ms: int) -> JobState:
     if live.stop is not None and live.stop.cause is StopCause.CANCEL:
         return JobState.CANCELLED
     if report.outcome is Outcome.COMPLETED:
         return JobState.SUCCEEDED if report.exit_code == 0 and report.signal == 0 else JobState.FAILED
     again, otherwise = _AFTER[report.outcome]
     if report.outcome is Outcome.REFUSED:
-        return otherwise if never_admissible(state, not_again(job.spec, live.pool)) else again
+        return otherwise if never_admissible(state, not_again(job.spec, live.pool), now_ms) else again
     may_run_again = job.spec.requeue or report.outcome is Outcome.NEVER_STARTED
     return again if may_run_again and live.number <= state.policy.requeue_limit else otherwise
 
