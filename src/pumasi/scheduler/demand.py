@@ -12,13 +12,13 @@ class Demand:
     """All waiting jobs of an owner that need the same. `is_refused`: no pool takes it for the rest of this pass.
 
     `home_fits`: the pools among `fits` where the owner is due something. `open_fits` and `open_home_fits`: those of
-    either that may have room yet in this pass. `has_quotas`: in some of them the room of a queue may be less than the
-    owner's.
+    either that may have room yet in this pass; `free_home_fits`: those where that may be free. `has_quotas`: in some of
+    them the room of a queue may be less than the owner's.
     """
 
     __slots__ = (
-        "fits", "has_quotas", "home_fits", "is_refused", "key", "may_borrow", "open_fits", "open_home_fits", "owner",
-        "spec", "verdicts",
+        "fits", "free_home_fits", "has_quotas", "home_fits", "is_refused", "key", "may_borrow", "open_fits",
+        "open_home_fits", "owner", "spec", "verdicts",
     )  # fmt: skip
 
     def __init__(self, state: FleetState, key: DemandKey, spec: JobSpec, now_ms: int) -> None:
@@ -36,9 +36,14 @@ class Demand:
     def reopen(self) -> None:
         """A new pass: every pool may have room."""
         self.is_refused = False
-        self.open_fits, self.open_home_fits = self.fits, self.home_fits
+        self.open_fits, self.open_home_fits, self.free_home_fits = self.fits, self.home_fits, self.home_fits
 
     def close_all_but(self, fits: tuple[Fit, ...]) -> None:
         """Only these pools may have room for the rest of the pass."""
         self.open_fits = fits
         self.open_home_fits = tuple(fit for fit in self.open_home_fits if fit in fits)
+        self.free_home_fits = tuple(fit for fit in self.free_home_fits if fit in fits)
+
+    def not_free(self, full: Fit) -> None:
+        """No free GPUs of this pool have the shape for the rest of the pass."""
+        self.free_home_fits = tuple(fit for fit in self.free_home_fits if fit is not full)

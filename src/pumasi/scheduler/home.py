@@ -38,23 +38,24 @@ def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
 def _place_home(board: Board, job: Job, demand: Demand) -> bool:
     for fit in _by_idle(board, demand):
         has_room = board.home_room(job, fit.pool) >= job.spec.gpus and board.takes(fit.pool, job.spec.gpus)
-        if has_room and _place_in(board, job, fit):
+        if has_room and _place_in(board, job, demand, fit):
             return True
     return False
 
 
 def _by_idle(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
-    fits = demand.open_home_fits
+    fits = demand.free_home_fits
     if len(fits) < 2:
         return fits
     owner, books = demand.owner, board.books
     return sorted(fits, key=lambda fit: (-books(fit.pool)[owner].idle, fit.position))
 
 
-def _place_in(board: Board, job: Job, fit: Fit) -> bool:
+def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:
     """Place the job on free GPUs; loans that take up its owner's entitlement go to other lenders, nobody is evicted."""
     spans = find(board.free(fit.pool), fit.need)
     if spans is None:
+        demand.not_free(fit)
         return False
     missing = job.spec.gpus - board.books(fit.pool)[job.owner].idle
     if missing > 0:

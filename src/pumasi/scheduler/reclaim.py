@@ -6,8 +6,6 @@ counts as coming free at its kill time and costs nothing. Home work is never sto
 its shrunken entitlement: that is borrowed in all but name.
 """
 
-from collections.abc import Iterator
-
 from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
@@ -37,119 +35,115 @@ class Option(Struct):
         return sum([victim.cost for victim in self.victims])
 
 
-class Room(Struct, frozen=True):
-    """Exact spans that can be had for a need, and who must go for them; neither if there are none."""
-
-    spans: tuple[Span, ...] = ()
-    victims: tuple[Victim, ...] = ()
-    cost: int = 0
-
-
-NO_ROOM = Room()
 Found = tuple[tuple[Span, ...], list[Victim]]  # exact spans, and who must go for them
 
 
+class Offer(Struct):
+    """What a pool has to offer a demand, as it was when `changes` things had happened there; None: nothing."""
+
+    fit: Fit
+    candidates: Candidates
+    changes: int = -1
+    option: Option | None = None
+
+
 class Claims:
-    """The claims of one cycle. Remembers who could go in which pool, and what room that would make for which need."""
+    """The claims of one cycle. Remembers who could go in which pool, and what that offers whom."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
         self._candidates: dict[tuple[OwnerId, PoolId], Candidates] = {}
-        self._rooms: dict[tuple[OwnerId, PoolId, Need], tuple[int, Room]] = {}
+        self._offers: dict[Demand, list[Offer]] = {}
         self._left: dict[Demand, int] = {}
 
     def claim(self, job: Job, demand: Demand) -> bool:
         """Reserve lent GPUs for a job that fits its owner's entitlement, and tell their users; True if done."""
         board = self._board
-        due_ms = board.now_ms + board.state.owners[job.owner].declared.lending.reclaim_window_seconds * 1000
-        best = self._best(job, demand, due_ms)
+        best = self._best(job, demand)
         if best is None:
             return False
         commit(board, best.moves)
         for victim in best.victims:
             if not victim.is_stopping:
                 board.stop(victim.job, victim.kill_at_ms, job.id)
-        board.reserve(job, best.pool, best.spans, due_ms)
+        board.reserve(job, best.pool, best.spans, self._due_ms(job.owner))
         self._left[demand] -= 1
         return True
 
-    def _best(self, job: Job, demand: Demand, due_ms: int) -> Option | None:
+    def _due_ms(self, owner: OwnerId) -> int:
+        return self._board.now_ms + self._board.state.owners[owner].declared.lending.reclaim_window_seconds * 1000
+
+    def _best(self, job: Job, demand: Demand) -> Option | None:
         """The way that costs least; as equals, that in the first pool."""
-        rooms = []
-        for place, fit in enumerate(demand.open_home_fits):
-            room = self._room(job, demand, fit, due_ms)
-            if room.spans:
-                rooms.append((room.cost, place, fit, room))
-        best: Option | None = None
-        for cost, _, fit, room in sorted(rooms, key=lambda entry: entry[:2]):
-            if best is not None and cost >= best.cost:
-                break
-            option = self._option(job, fit, room)
-            if option is not None and (best is None or option.cost < best.cost):
-                best = option
-        return best
+        offers = self._offers.get(demand)
+        if offers is None:
+            offers = self._offers[demand] = self._opened(demand)
+        for offer in offers:
+            if offer.changes != offer.candidates.changes:
+                self._renew(job, demand, offer)
+        options = [offer.option for offer in offers if offer.option is not None]
+        while options:
+            best = min(options, key=_cost)
+            if self._board.home_room(job, best.pool) >= job.spec.gpus:
+                return best
+            options.remove(best)
+        return None
 
-    def _option(self, job: Job, fit: Fit, room: Room) -> Option | None:
-        board = self._board
-        if board.home_room(job, fit.pool) < job.spec.gpus:
-            return None
-        candidates = self._candidates[job.owner, fit.pool]
-        option = _for_books(board, job, candidates, Option(fit.pool, room.spans, list(room.victims), []))
-        if option is None:
-            board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
-        return option
+    def _opened(self, demand: Demand) -> list[Offer]:
+        """The pools where a demand may claim, in the order it prefers them."""
+        board, owner, found = self._board, demand.owner, []
+        for fit in demand.home_fits:
+            if not board.is_connected(fit.pool):
+                continue
+            key = (owner, fit.pool)
+            if key not in self._candidates:
+                self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner))
+            found.append(Offer(fit, self._candidates[key]))
+        reserved = (board.state.jobs[job] for job in board.reserved)
+        held = sum(job.owner == owner and board.rules.demand_of(owner, job.spec) is demand for job in reserved)
+        self._left[demand] = board.state.backlogs.by_need[demand.key].jobs - held
+        return found
 
-    def _room(self, job: Job, demand: Demand, fit: Fit, due_ms: int) -> Room:
-        """What could be had in a pool; found again only when something has changed there."""
-        board, key = self._board, (job.owner, fit.pool)
-        if not board.is_connected(fit.pool):
-            return NO_ROOM
-        candidates = self._candidates.get(key)
-        if candidates is None:
-            candidates = self._candidates[key] = Candidates(board, job.owner, fit.pool, due_ms)
+    def _renew(self, job: Job, demand: Demand, offer: Offer) -> None:
+        """Look again at a pool where something has changed."""
+        board, fit, candidates = self._board, offer.fit, offer.candidates
         candidates.refresh()
-        known = self._rooms.get((*key, fit.need))
-        if known is None or known[0] != candidates.changes:
-            room = _for_shape(board.free(fit.pool), fit.need, candidates, self._wanted_nodes(job, demand, fit))
-            known = self._rooms[*key, fit.need] = (candidates.changes, room)
-        return known[1]
+        offer.changes, offer.option = candidates.changes, None
+        account = board.account(demand.owner, fit.pool)
+        if account.due - account.home - account.promised < fit.need.gpus or not candidates.victims:
+            return
+        room = _for_shape(board.free(fit.pool), fit.need, candidates, self._wanted_nodes(demand, fit))
+        if room is None:
+            return
+        offer.option = _for_books(board, job, candidates, Option(fit.pool, *room, []))
+        if offer.option is None:
+            board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
 
-    def _wanted_nodes(self, job: Job, demand: Demand, fit: Fit) -> int:
+    def _wanted_nodes(self, demand: Demand, fit: Fit) -> int:
         """How many nodes the jobs with this demand could claim in a pool, this one included."""
-        board = self._board
-        left = self._left.get(demand)
-        if left is None:
-            reserved = sum(board.rules.demand_of(demand.owner, other.spec) is demand for other in self._reserved(job))
-            left = self._left[demand] = board.state.backlogs.by_need[demand.key].jobs - reserved
-        account = board.account(job.owner, fit.pool)
+        account = self._board.account(demand.owner, fit.pool)
         room = account.due - account.home - account.promised
-        return max(fit.need.nodes, min(left * fit.need.nodes, room // fit.need.each))
+        return max(fit.need.nodes, min(self._left[demand] * fit.need.nodes, room // fit.need.each))
 
-    def _reserved(self, job: Job) -> Iterator[Job]:
-        jobs = self._board.state.jobs
-        return (jobs[other] for other in self._board.reserved if jobs[other].owner == job.owner)
+
+def _cost(option: Option) -> int:
+    return option.cost
 
 
 # --- who must go for the shape ---------------------------------------------------------------------------------------
 
 
-def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: int) -> Room:
+def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: int) -> Found | None:
     """Exact spans and the victims that sit on them; no victims if free GPUs have the shape."""
-    if not candidates.victims:
-        return NO_ROOM
     spans = find(free, need)
     if spans is not None:
-        return Room(spans)
+        return spans, []
     chosen = candidates.openings(need).cheapest(wanted_nodes)
     if chosen is None:
-        return NO_ROOM
+        return None
     victims = [candidates.victims[job] for job in {job: None for _, _, who in chosen for job in who}]
     victims.sort(key=lambda victim: (-victim.cost, victim.job.id))
-    found = _exact(free, need, chosen, victims) or _pruned(free, need, victims)
-    if found is None:
-        return NO_ROOM
-    spans, victims = found
-    return Room(spans, tuple(victims), sum([victim.cost for victim in victims]))
+    return _exact(free, need, chosen, victims) or _pruned(free, need, victims)
 
 
 def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victim]) -> Found | None:

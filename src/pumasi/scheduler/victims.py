@@ -20,7 +20,7 @@ OVER_DUE_VICTIM = 1 << 90
 class Candidates:
     """Every job of a pool whose GPUs come free by `due_ms` if it is told now, for claims of one owner.
 
-    `changes` counts what happened in the pool: an answer found at the same count still holds.
+    `changes` counts what has happened in the pool: an answer found at the same count still holds.
     """
 
     def __init__(self, board: Board, owner: OwnerId, pool: PoolId, due_ms: int) -> None:
@@ -41,7 +41,7 @@ class Candidates:
     @property
     def changes(self) -> int:
         """Rises with everything that happens in the pool."""
-        return self._nodes_seen + self._jobs_seen
+        return len(self._tenants.touched) + len(self._tenants.told)
 
     def refresh(self) -> None:
         """Follow what changed in the pool since the last look."""
