@@ -110,7 +110,9 @@ def rules(draw: st.DrawFn) -> tuple[PlacementRule, ...]:
 def fleets(draw: st.DrawFn) -> list[Event]:
     """The facts of a small fleet."""
     some = draw(pools())
-    policy = Policy(usage_half_life_seconds=3600, rules=draw(rules()))
+    policy = Policy(
+        usage_half_life_seconds=3600, rules=draw(rules()), planned_starts=draw(st.sampled_from((0, 0, 1, 3)))
+    )
     return fleet_facts(draw(owners()), some, draw(queues(some)), policy=policy)
 
 
@@ -125,7 +127,7 @@ def jobs(draw: st.DrawFn) -> Step:
         "may_borrow": draw(st.integers(0, 7)) < 7,
         "stays_home": draw(st.integers(0, 7)) == 7,
         "checkpoint_seconds": draw(st.sampled_from((0, 600))),
-        "time_limit_seconds": draw(st.sampled_from((600, 3600))),
+        "time_limit_seconds": draw(st.sampled_from((60, 600, 3600))),
         "topology": draw(st.sampled_from(TOPOLOGIES)),
         "segment_nodes": draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2))),
         "gpus_per_node": draw(st.sampled_from((0, 0, 0, 0, 0, 2, 4))),

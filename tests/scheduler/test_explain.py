@@ -102,7 +102,7 @@ def test_lent_out_beyond_recall() -> None:
 def test_jobs_of_one_shape_share_their_answer() -> None:
     fleet = harness()
     fleet.submit("ant", 32)
-    jobs = [fleet.submit("ant", 8) for _ in range(3)]
+    jobs = [fleet.submit("ant", 1) for _ in range(3)]
     reasons = fleet.tick().reasons
     assert reasons[jobs[0]] is reasons[jobs[1]] is reasons[jobs[2]]
 

@@ -127,7 +127,7 @@ class TestMeasures:
         assert by_name["as-planned"].loans
         assert by_name["one-big-pool"].loans == {} and set(by_name["one-big-pool"].series) == {ONE_OWNER}
         assert set(by_name["one-big-pool"].owners) == set(by_name["silo"].owners)
-        alone, helped = (by_name[name].owners["physics"].mean_ms for name in ("silo", "as-planned"))
+        alone, helped = (by_name[name].owners["computing"].mean_ms for name in ("silo", "as-planned"))
         assert alone > helped
 
     def test_a_run_cut_short_is_measured_as_far_as_it_got(self, folder: Path):

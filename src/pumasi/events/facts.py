@@ -212,6 +212,21 @@ class AllocationRecharged(Fact, frozen=True, kw_only=True):
     charges: tuple[Charge, ...]
 
 
+class StartPlanned(Fact, frozen=True, kw_only=True):
+    """A waiting job is promised these GPUs from `start_ms` on: nothing starts on them that may hold them longer."""
+
+    job: JobId
+    pool: PoolId
+    spans: tuple[Span, ...]
+    start_ms: int
+
+
+class StartGivenUp(Fact, frozen=True, kw_only=True):
+    """The planned start of a job is broken; the job is planned anew."""
+
+    job: JobId
+
+
 class ReservationMade(Fact, frozen=True, kw_only=True):
     """GPUs, some still in use by attempts told to stop, are held for a job that has waited since `asked_ms`.
 
@@ -267,6 +282,8 @@ Event: TypeAlias = (
     | SiteSilent
     | PowerCapSet
     | NodeChanged
+    | StartPlanned
+    | StartGivenUp
     | JobSubmitted
     | JobHeld
     | JobReleased

@@ -229,6 +229,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     requeue_limit: int = 20
     default_time_limit_seconds: int = 24 * 3600
     rules: tuple[PlacementRule, ...] = ()
+    planned_starts: int = 4  # waiting jobs in each pool whose start is planned, so that nothing delays it
 
 
 class FleetPlan(Struct, frozen=True, kw_only=True):

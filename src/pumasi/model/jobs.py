@@ -160,6 +160,15 @@ class Charge(Struct, frozen=True, array_like=True, gc=False):
     gpus: int
 
 
+def overlap(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
+    """True if two allocations in a pool have a GPU in common."""
+    return any(
+        one.gpu_mask & other.gpu_mask and one.first < other.first + other.nodes and other.first < one.first + one.nodes
+        for one in some
+        for other in others
+    )
+
+
 def span_gpus(spans: tuple[Span, ...]) -> int:
     """GPUs in all `spans`."""
     if len(spans) == 1:

@@ -3,6 +3,7 @@
 Everything is copied on first touch, so a cycle that changes two pools copies two pools. The state is never changed.
 """
 
+from collections.abc import Collection, Iterable
 from copy import copy
 
 from pumasi.events.facts import (
@@ -14,10 +15,13 @@ from pumasi.events.facts import (
     ReservationEnded,
     ReservationMade,
     ReservationState,
+    StartGivenUp,
+    StartPlanned,
     StopOrdered,
 )
 from pumasi.model.ids import JobId, OwnerId, PoolId
-from pumasi.model.jobs import Charge, Span, StopCause, span_gpus
+from pumasi.model.jobs import Charge, Span, StopCause, overlap, span_gpus
+from pumasi.scheduler.outlook import NEVER_MS, Outlook, Outlooks, end_ms
 from pumasi.scheduler.quotas import NO_LIMIT, QuotaTree
 from pumasi.scheduler.rules import Rules
 from pumasi.scheduler.tenants import Tenants
@@ -26,11 +30,14 @@ from pumasi.state.accounts import Accounts
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.freemap import FreeMap
 from pumasi.state.lending import lending_limit, refusal_now
-from pumasi.state.records import Account, Job, Reservation
+from pumasi.state.records import Account, Job, PlannedStart, Reservation
 
 BY = "scheduler"
-NEVER_MS = 1 << 62
 _NO_ACCOUNT = Account()
+_NO_STARTS: dict[JobId, PlannedStart] = {}
+_NO_SHADOWS: dict[tuple[JobId, ...], FreeMap] = {}
+
+Run = tuple[int, tuple[Span, ...], tuple[Charge, ...]]  # when it ends, and what it gives back
 
 
 class Board:
@@ -40,7 +47,7 @@ class Board:
     room that has been refused.
     """
 
-    def __init__(self, state: FleetState, now_ms: int, rules: Rules) -> None:
+    def __init__(self, state: FleetState, now_ms: int, rules: Rules, outlooks: Outlooks) -> None:
         self.state = state
         self.now_ms = now_ms
         self.rules = rules
@@ -50,6 +57,16 @@ class Board:
         self.placed: dict[JobId, PoolId] = {}
         self.reserved: dict[JobId, Reservation] = dict(state.reservations)
         self._started: dict[PoolId, int] = {}
+        self.planned: dict[JobId, PlannedStart] = dict(state.planned)
+        self.held_back: dict[JobId, None] = {}
+        self._planned_in: dict[PoolId, dict[JobId, PlannedStart]] = {}
+        for start in state.planned.values():
+            self._planned_in.setdefault(start.pool, {})[start.job] = start
+        self._outlooks = outlooks
+        self._planned_now: dict[JobId, StartPlanned] = {}
+        self._own_outlooks: dict[PoolId, Outlook] = {}
+        self._moved: dict[PoolId, dict[JobId, Run]] = {}
+        self._shadows: dict[PoolId, dict[tuple[JobId, ...], FreeMap]] = {}
         self._surplus_gpus: dict[OwnerId, int] | None = None
         self._maps: dict[PoolId, FreeMap] = {}
         self._books: dict[PoolId, Accounts] = {}
@@ -117,6 +134,33 @@ class Board:
     def takes(self, pool: PoolId, gpus: int) -> bool:
         """True if the pool's site is heard from and its power carries so many GPUs more."""
         return self.is_connected(pool) and self.power_room(pool) >= gpus
+
+    def planned_in(self, pool: PoolId) -> Collection[PlannedStart]:
+        """The planned starts in a pool."""
+        return self._planned_in.get(pool, _NO_STARTS).values()
+
+    def outlook(self, pool: PoolId) -> Outlook:
+        """What comes free in the pool, and when; to read."""
+        moved = self._moved.pop(pool, None)
+        if moved:
+            if pool not in self._own_outlooks:
+                self._own_outlooks[pool] = self._outlooks.of(pool).branch()
+            outlook = self._own_outlooks[pool]
+            for job in moved:
+                outlook.leave(job)
+            for job, run in moved.items():
+                outlook.enter(job, *run)
+        return self._own_outlooks.get(pool) or self._outlooks.of(pool)
+
+    def shadow(self, pool: PoolId, starts: Iterable[PlannedStart]) -> FreeMap:
+        """The pool's free GPUs without those of these planned starts, to read."""
+        shadows = self._shadows.setdefault(pool, {})
+        key = tuple(start.job for start in starts)
+        if key not in shadows:
+            shadows[key] = self.free(pool).branch()
+            for start in starts:
+                shadows[key].take_free(start.spans)
+        return shadows[key]
 
     # --- rooms -------------------------------------------------------------------------------------------------------
 
@@ -212,12 +256,15 @@ class Board:
     # --- deciding ----------------------------------------------------------------------------------------------------
 
     def place(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
-        """Give a job free GPUs."""
+        """Give a job free GPUs. A planned start it delays, as only home work of another owner may, is given up."""
+        self._give_up_delayed(job, pool, spans)
         free = self._writable(pool)
         gpus = 0
         for span in spans:
             free.take(span)
             gpus += span.gpus
+        for shadow in self._shadows.get(pool, _NO_SHADOWS).values():
+            shadow.take_free(spans)
         if pool in self._tenants:
             self._tenants[pool].touch(spans)
         self._take_quota(job, pool, gpus)
@@ -232,6 +279,7 @@ class Board:
         """Let a reservation go; what of it is free is free for all."""
         self.stirred[reservation.pool] = None
         self._end_reservation(reservation, ReservationState.RELEASED)
+        self._shadows.pop(reservation.pool, None)
         occupancy = self.state.occupancy[reservation.pool]
         free = self._writable(reservation.pool)
         for span in reservation.spans:
@@ -243,12 +291,12 @@ class Board:
     def reserve(self, job: Job, pool: PoolId, spans: tuple[Span, ...], due_ms: int) -> None:
         """Hold GPUs, free or coming free, for a job on its owner's entitlement."""
         self.stirred[pool] = None
+        for start in list(self.planned_in(pool)):
+            if start.job == job.id or overlap(start.spans, spans):
+                self.give_up_start(start)
         charges = (Charge(job.owner, job.spec.gpus),)
-        free = self._writable(pool)
-        for span in spans:
-            for node in range(span.first, span.first + span.nodes):
-                if mask := span.gpu_mask & free.masks[node]:
-                    free.take(Span(node, 1, mask))
+        self._writable(pool).take_free(spans)
+        self._shadows.pop(pool, None)
         self.tenants(pool).hold(spans)
         accounts.promise(self._own_books(pool), charges, 1)
         self._take_quota(job, pool, job.spec.gpus)
@@ -260,6 +308,21 @@ class Board:
             )
         )  # fmt: skip
 
+    def plan_start(self, start: PlannedStart) -> None:
+        """Promise a waiting job its start."""
+        self.planned[start.job] = start
+        self._planned_in.setdefault(start.pool, {})[start.job] = start
+        event = StartPlanned(
+            at_ms=self.now_ms, by=BY, job=start.job, pool=start.pool, spans=start.spans, start_ms=start.start_ms
+        )
+        self._planned_now[start.job] = event
+        self.events.append(event)
+
+    def give_up_start(self, start: PlannedStart) -> None:
+        """Give up a planned start that is broken."""
+        if not self._forget_start(start):
+            self.events.append(StartGivenUp(at_ms=self.now_ms, by=BY, job=start.job))
+
     def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:
         """Count a live allocation on other entitlements."""
         attempt = job.attempts[-1]
@@ -268,6 +331,7 @@ class Board:
         self._post(books, job.owner, tenants.charges(job), -1)
         self._post(books, job.owner, charges, 1)
         tenants.recharge(job, charges)
+        self._move(job, attempt.pool)
         self.events.append(
             AllocationRecharged(at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, charges=charges)
         )
@@ -277,6 +341,7 @@ class Board:
         attempt = job.attempts[-1]
         self.stirred[attempt.pool] = None
         self.tenants(attempt.pool).stop(job, kill_at_ms)
+        self._move(job, attempt.pool)
         self.events.append(
             StopOrdered(
                 at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, cause=cause,
@@ -302,12 +367,40 @@ class Board:
         self._post(self._own_books(pool), job.owner, charges, 1)
         self._started[pool] = self._started.get(pool, 0) + span_gpus(spans)
         self.placed[job.id] = pool
+        self._moved.setdefault(pool, {})[job.id] = (self.now_ms + job.spec.time_limit_seconds * 1000, spans, charges)
+        planned = self.planned.get(job.id)
+        if planned is not None:
+            self._forget_start(planned)
         self.events.append(
             AttemptPlaced(
                 at_ms=self.now_ms, by=BY, job=job.id, attempt=len(job.attempts) + 1, queue=job.spec.queue, pool=pool,
                 spans=spans, charges=charges,
             )
         )  # fmt: skip
+
+    def _move(self, job: Job, pool: PoolId) -> None:
+        attempt, tenants = job.attempts[-1], self.tenants(pool)
+        run_end_ms = min(end_ms(job, attempt), tenants.stopping.get(job.id, NEVER_MS))
+        self._moved.setdefault(pool, {})[job.id] = (run_end_ms, attempt.spans, tenants.charges(job))
+
+    def _forget_start(self, start: PlannedStart) -> bool:
+        """True if it was planned in this very cycle: then it is as if it had never been."""
+        del self.planned[start.job]
+        del self._planned_in[start.pool][start.job]
+        self.stirred[start.pool] = None
+        event = self._planned_now.pop(start.job, None)
+        if event is not None:
+            self.events.remove(event)
+        return event is not None
+
+    def _give_up_delayed(self, job: Job, pool: PoolId, spans: tuple[Span, ...]) -> None:
+        mine = self.planned.get(job.id)
+        if mine is not None and mine.pool == pool and mine.spans == spans:
+            return  # it starts as planned; those planned behind it may come a little later
+        until_ms = self.now_ms + job.spec.time_limit_seconds * 1000
+        for start in list(self.planned_in(pool)):
+            if start.job != job.id and start.start_ms < until_ms and overlap(start.spans, spans):
+                self.give_up_start(start)
 
     def _end_reservation(self, reservation: Reservation, state: ReservationState) -> None:
         del self.reserved[reservation.job]

@@ -4,11 +4,11 @@ from math import lcm
 
 from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import Charge
+from pumasi.scheduler.backfill import find_around
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareTree
 from pumasi.scheduler.home import refuse
-from pumasi.scheduler.placement import find
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job
 
@@ -57,7 +57,7 @@ def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
         if board.queue_room(job, fit.pool) < gpus or not board.takes(fit.pool, gpus):
             continue
         charges = borrow_charges(board, job, fit.pool)
-        spans = find(board.free(fit.pool), fit.need) if charges else None
+        spans = find_around(board, job, fit, charges) if charges else None
         if charges and spans:
             board.place(job, fit.pool, spans, charges)
             return True

@@ -18,11 +18,13 @@ from pumasi.events.facts import (
     ReservationEnded,
     ReservationMade,
     ReservationState,
+    StartPlanned,
     StopOrdered,
 )
 from pumasi.model.fleet import Pool, QueueOrder, Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
+from pumasi.scheduler.check_backfill import delays, may_be_held_back, planned_well
 from pumasi.scheduler.check_power import beyond_power, power_left, stopped_for_power, usable
 from pumasi.scheduler.check_preempt import ending_home, is_preempted, needless, preempted
 from pumasi.scheduler.plan import Plan
@@ -87,8 +89,12 @@ def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
             yield from _fulfilled(copy, event)
         case AttemptPlaced():
             yield from _placed(copy, event)
+            yield from delays(copy, event)
             if event.job not in seen.fulfilled:
                 yield from _charged(copy, copy.jobs[event.job], event.pool, event.charges, (), event.at_ms)
+        case StartPlanned():
+            yield from sit(copy, copy.jobs[event.job].spec, event.pool, event.spans, event.at_ms)
+            yield from planned_well(copy, event)
         case ReservationMade():
             yield from _reserved(copy, event, seen)
         case StopOrdered():
@@ -341,6 +347,8 @@ def idle_for_waiting(state: FleetState, now_ms: int, *, may_borrow: bool) -> Ite
         if not waits or job.spec.begin_at_ms > now_ms or job.owner in with_quotas or not _has_turn(state, job, now_ms):
             continue
         for pool in state.pools:
+            if may_be_held_back(state, job, pool, now_ms):
+                continue
             if _could_start(state, job, pool, now_ms, may_borrow=may_borrow):
                 yield f"job {job.id} waits and could start in {pool}"
 

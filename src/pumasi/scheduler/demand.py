@@ -7,17 +7,21 @@ from pumasi.scheduler.shapes import Fit
 from pumasi.state.backlog import DemandKey
 from pumasi.state.fleet_state import FleetState
 
+NO_LIMIT_SECONDS = 1 << 62
+
 
 class Demand:
     """All waiting jobs of an owner that need the same. `is_refused`: no pool takes it for the rest of this pass.
 
     `home_fits`: the pools among `fits` where the owner is due something. `open_fits` and `open_home_fits`: those of
     either that may have room yet in this pass; `free_home_fits`: those where that may be free. `has_quotas`: in some of
-    them the room of a queue may be less than the owner's.
+    them the room of a queue may be less than the owner's. `held_back_seconds`: jobs with such a time limit would delay
+    a planned start.
     """
 
     __slots__ = (
-        "fits", "free_home_fits", "has_quotas", "home_fits", "is_refused", "key", "may_borrow", "open_fits",
+        "fits", "free_home_fits", "has_quotas", "held_back_seconds", "home_fits", "is_refused", "key", "may_borrow",
+        "open_fits",
         "open_home_fits", "owner", "spec", "verdicts",
     )  # fmt: skip
 
@@ -36,6 +40,7 @@ class Demand:
     def reopen(self) -> None:
         """A new pass: every pool may have room."""
         self.is_refused = False
+        self.held_back_seconds = NO_LIMIT_SECONDS
         self.open_fits, self.open_home_fits, self.free_home_fits = self.fits, self.home_fits, self.home_fits
 
     def close_all_but(self, fits: tuple[Fit, ...]) -> None:

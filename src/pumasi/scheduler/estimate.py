@@ -5,7 +5,8 @@ from bisect import bisect_left
 from pumasi.model.ids import PoolId
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
-from pumasi.state.records import Attempt, Job
+from pumasi.scheduler.outlook import end_ms
+from pumasi.state.records import Job
 
 Ends = tuple[list[int], list[int]]  # moments in order, and the GPUs that have come free by each
 
@@ -52,9 +53,3 @@ def _ends(board: Board, pool: PoolId) -> Ends:
         moments.append(moment)
         freed.append(total)
     return moments, freed
-
-
-def end_ms(job: Job, attempt: Attempt) -> int:
-    """When a live attempt ends at the latest."""
-    limit_ms = (attempt.started_ms or attempt.placed_ms) + job.spec.time_limit_seconds * 1000
-    return min(limit_ms, attempt.stop.kill_at_ms) if attempt.stop else limit_ms

@@ -16,7 +16,7 @@ from pumasi.scheduler.placement import find, segment_counts
 from pumasi.scheduler.reasons import Reason, ReasonCode, Reasons, Verdict
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.state.lending import LendingRule, refusal_now
-from pumasi.state.records import Job, Reservation
+from pumasi.state.records import Job, PlannedStart, Reservation
 
 MOST_REASONS = 5
 CHANGE = "a change of the fleet or of its rules"
@@ -25,9 +25,9 @@ _C = ReasonCode
 
 # The nearer to a start, the earlier; what no waiting changes comes last.
 _NEARNESS = (
-    _C.TOO_FEW_FREE, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW,
-    _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED, _C.LENDER_REFUSES_OWNER, _C.LENDER_REFUSES_KIND,
-    _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL, _C.QUEUE_LIMIT_TOO_SMALL,
+    _C.TOO_FEW_FREE, _C.PLANNED_START, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED,
+    _C.NOTHING_TO_BORROW, _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED, _C.LENDER_REFUSES_OWNER,
+    _C.LENDER_REFUSES_KIND, _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL, _C.QUEUE_LIMIT_TOO_SMALL,
 )  # fmt: skip
 _RANK = {code: rank for rank, code in enumerate(_NEARNESS)}
 
@@ -42,8 +42,7 @@ class WhyWaiting(Mapping[JobId, Reasons]):
     def __init__(self, board: Board) -> None:
         self._board = board
         self._estimates = Estimates(board)
-        self._shared: dict[Demand, Reasons | None] = {}
-        self._by_queue: dict[tuple[Demand, QueueId], Reasons | None] = {}
+        self._shared: dict[tuple[Demand, QueueId, int], Reasons | None] = {}
 
     def __getitem__(self, job: JobId) -> Reasons:
         record = self._board.state.jobs.get(job)
@@ -78,7 +77,7 @@ class WhyWaiting(Mapping[JobId, Reasons]):
         return None
 
     def _explain(self, job: Job) -> Reasons | None:
-        """Jobs with the same demand share an answer; in owners with quotas, those of a queue do."""
+        """Jobs with the same demand share an answer; by queue with quotas, by time limit beside planned starts."""
         if job.state is not JobState.WAITING:
             return None
         reservation = self._board.reserved.get(job.id)
@@ -90,14 +89,18 @@ class WhyWaiting(Mapping[JobId, Reasons]):
         if ahead is not None:
             return _behind(ahead)
         demand = self._board.rules.demand_of(job.owner, job.spec)
-        if not demand.has_quotas:
-            if demand not in self._shared:
-                self._shared[demand] = _explain_demand(self._board, self._estimates, job, demand)
-            return self._shared[demand]
-        key = (demand, job.spec.queue)
-        if key not in self._by_queue:
-            self._by_queue[key] = _explain_demand(self._board, self._estimates, job, demand)
-        return self._by_queue[key]
+        planned = self._board.planned.get(job.id)
+        if planned is not None:
+            return _as_planned(_explain_demand(self._board, self._estimates, job, demand), planned)
+        queue = job.spec.queue if demand.has_quotas else ""
+        key = (demand, queue, job.spec.time_limit_seconds if self._board.planned else 0)
+        if key not in self._shared:
+            self._shared[key] = _explain_demand(self._board, self._estimates, job, demand)
+        return self._shared[key]
+
+
+def _as_planned(reasons: Reasons | None, start: PlannedStart) -> Reasons | None:
+    return None if reasons is None else Reasons(reasons.reasons, reasons.would_start, start.start_ms)
 
 
 def _behind(ahead: JobId) -> Reasons:
@@ -131,6 +134,17 @@ def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand
     return Reasons(tuple(found[:MOST_REASONS]), first.would_start, estimates.start_ms(job, demand))
 
 
+def _held_back(board: Board, job: Job, pool: PoolId) -> Reason | None:
+    """The planned start that the job would delay if it started now."""
+    until_ms = board.now_ms + job.spec.time_limit_seconds * 1000
+    for start in board.planned_in(pool):
+        if start.job != job.id and start.start_ms < until_ms:
+            seconds = max(0, start.start_ms - board.now_ms) // 1000
+            detail = f"it might still run when job {start.job} is to start there, in {seconds} seconds at the latest"
+            return Reason(_C.PLANNED_START, pool, detail, f"a time limit of at most {seconds} seconds")
+    return None
+
+
 def _never(demand: Demand) -> Reasons:
     verdicts = demand.verdicts[:MOST_REASONS] or (Verdict(_C.NO_POOL, "", "the fleet has no pools"),)
     return Reasons(tuple(_as_reason(verdict) for verdict in verdicts), CHANGE)
@@ -161,7 +175,7 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason | None:
         return Reason(_C.POWER_CAP, pool, detail, f"{missing} GPUs given back at {pool}, or power for them")
     if _own(board, job, pool) + _lendable(board, job, demand, pool) < gpus:
         return _not_entitled(board, job, demand, fit)
-    return _not_free(board, fit)
+    return _not_free(board, fit) or _held_back(board, job, pool)
 
 
 def _owner_verdict(board: Board, job: Job, pool: PoolId) -> Verdict | None:

@@ -11,8 +11,9 @@ from math import lcm
 from typing import Any
 
 from pumasi.model.ids import JobId, OwnerId, QueueId
-from pumasi.scheduler.board import NEVER_MS, Board
+from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.outlook import NEVER_MS
 from pumasi.state.backlog import Line
 from pumasi.state.records import Job
 
@@ -28,11 +29,12 @@ _NOBODY: set[Any] = set()
 class File:
     """The jobs of one queue with one demand, in their order; `at`: the first that has not been placed.
 
-    In a queue of strict order all its jobs are in one file, and `demand` is that of the one at `at`. `begin_ms`: the
-    earliest begin time among those that may not begin yet.
+    `passed`: the first that was passed over because it would delay a planned start. `begin_ms`: the earliest begin time
+    among those that may not begin yet. In a queue of strict order all its jobs are in one file, and `demand` is that of
+    the one at `at`.
     """
 
-    __slots__ = ("at", "begin_ms", "demand", "is_strict", "line")
+    __slots__ = ("at", "begin_ms", "demand", "is_strict", "line", "passed")
 
     def __init__(self, demand: Demand, line: Line, *, is_strict: bool = False) -> None:
         self.demand = demand
@@ -40,6 +42,7 @@ class File:
         self.is_strict = is_strict
         self.at = 0
         self.begin_ms = NEVER_MS
+        self.passed = len(line)
 
 
 class ShareNode:
@@ -93,7 +96,9 @@ class ShareNode:
             if job.spec.begin_at_ms > board.now_ms:
                 file.begin_ms = min(file.begin_ms, job.spec.begin_at_ms)
             elif not board.is_settled(job_id):
-                return job, file.demand
+                if job.spec.time_limit_seconds < file.demand.held_back_seconds:
+                    return job, file.demand
+                file.passed = min(file.passed, file.at)
             self._advance(file, number)
         return None
 
@@ -112,6 +117,8 @@ class ShareNode:
             self.heap = [child.key for child in self.children if child.refill()]
             heapify(self.heap)
             return bool(self.heap)
+        for file in self.files:
+            file.at, file.passed = min(file.at, file.passed), len(file.line)
         self.heads = [
             (file.line[file.at], number) for number, file in enumerate(self.files) if file.at < len(file.line)
         ]  # fmt: skip
@@ -248,12 +255,12 @@ def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:
 
 
 def _reserved_gpus(board: Board) -> dict[QueueId, int]:
-    """GPUs reserved for the jobs of each queue and of those below it."""
+    """GPUs reserved for the jobs of each queue and of those below it, or given to them in this cycle already."""
     found: dict[QueueId, int] = {}
-    for job, reservation in board.reserved.items():
-        gpus = sum(charge.gpus for charge in reservation.charges)
-        queue: QueueId | None = board.state.jobs[job].spec.queue
+    for job in (*board.reserved, *board.placed):
+        spec = board.state.jobs[job].spec
+        queue: QueueId | None = spec.queue
         while queue is not None:
-            found[queue] = found.get(queue, 0) + gpus
+            found[queue] = found.get(queue, 0) + spec.gpus
             queue = board.state.queues[queue].parent
     return found

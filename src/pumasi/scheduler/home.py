@@ -1,11 +1,11 @@
 """The home pass: work within an owner's entitlement, first in free GPUs, else by asking lent ones back."""
 
 from pumasi.model.jobs import Charge
+from pumasi.scheduler.backfill import find_around, plan_start
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareNode, ShareTree
 from pumasi.scheduler.loans import commit, relief
-from pumasi.scheduler.placement import find
 from pumasi.scheduler.reclaim import Claims
 from pumasi.scheduler.rooms import may_have_room
 from pumasi.scheduler.shapes import Fit
@@ -20,14 +20,21 @@ def home_pass(board: Board, tree: ShareTree) -> None:
         if _place_home(board, job, demand) or claims.claim(job, demand):
             tree.used(leaf, job, demand)
         else:
+            plan_start(board, job, demand)
             refuse(board, leaf, job, demand)
 
 
 def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
     """Remember that the demand finds no room: in queues that share these quotas; for the owner, if no quota is why."""
-    leaf.refused.add(demand)
+    is_held_back = job.id in board.held_back and not demand.has_quotas
+    if is_held_back:
+        demand.held_back_seconds = min(demand.held_back_seconds, job.spec.time_limit_seconds)
+    else:
+        leaf.refused.add(demand)
     if leaf.queue in board.rules.strict:
         leaf.heads.clear()
+    if is_held_back:
+        return
     if demand.has_quotas:
         demand.close_all_but(tuple(fit for fit in demand.open_fits if may_have_room(board, demand, fit)))
     demand.is_refused = not demand.has_quotas or not any(
@@ -53,9 +60,11 @@ def _by_idle(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
 
 def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:
     """Place the job on free GPUs; loans that take up its owner's entitlement go to other lenders, nobody is evicted."""
-    spans = find(board.free(fit.pool), fit.need)
+    charges = (Charge(job.owner, job.spec.gpus),)
+    spans = find_around(board, job, fit, charges)
     if spans is None:
-        demand.not_free(fit)
+        if job.id not in board.held_back:
+            demand.not_free(fit)
         return False
     missing = job.spec.gpus - board.books(fit.pool)[job.owner].idle
     if missing > 0:
@@ -63,5 +72,5 @@ def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:
         if sum(move.gpus for move in moves) < missing:
             return False
         commit(board, moves)
-    board.place(job, fit.pool, spans, (Charge(job.owner, job.spec.gpus),))
+    board.place(job, fit.pool, spans, charges)
     return True

@@ -8,13 +8,15 @@ again: a planner decides exactly what one without memory decides.
 from heapq import heappop, heappush
 
 from pumasi.model.ids import PoolId
-from pumasi.scheduler.board import NEVER_MS, Board
+from pumasi.scheduler.backfill import has_slot, settle_planned
+from pumasi.scheduler.board import Board
 from pumasi.scheduler.borrow import borrow_pass
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
+from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.preempt import preempt_pass
 from pumasi.scheduler.reservations import settle_reservations
@@ -30,6 +32,7 @@ class Planner:
 
     def __init__(self, state: FleetState) -> None:
         self.state = state
+        self._outlooks = Outlooks(state)
         self._asleep: dict[Demand, None] = {}
         self._awake: dict[Demand, None] = {}
         self._look_again_ms = NEVER_MS
@@ -39,10 +42,10 @@ class Planner:
         """Decide one cycle; the board holds what was decided. The state is not changed."""
         stirred = self._notice(now_ms)
         if not stirred and not self._awake:
-            return Board(self.state, now_ms, self._rules)
+            return Board(self.state, now_ms, self._rules, self._outlooks)
         whole: dict[PoolId, None] = {}
         while True:
-            board = Board(self.state, now_ms, self._rules)
+            board = Board(self.state, now_ms, self._rules, self._outlooks)
             trees = self._pass(board, stirred, whole)
             late = self._stirred_late(board, trees, whole)
             if not late:
@@ -57,7 +60,7 @@ class Planner:
         rules = self._rules
         if rules.declarations != self.state.changes.declarations or rules.in_force(now_ms) != self._in_force:
             rules = Rules(self.state, now_ms)
-        return WhyWaiting(Board(self.state, now_ms, rules))
+        return WhyWaiting(Board(self.state, now_ms, rules, self._outlooks))
 
     # --- what changed ------------------------------------------------------------------------------------------------
 
@@ -109,7 +112,7 @@ class Planner:
                 demand = self._rules.demand(backlog.key, backlog.spec)
                 if demand not in self._asleep:
                     awake[demand] = None
-                elif demand.has_quotas:
+                elif demand.has_quotas or self.state.planned:
                     self._wake(demand)
         self._arrived = forgotten + len(arrived)
 
@@ -131,9 +134,12 @@ class Planner:
     def _pass(self, board: Board, stirred: list[PoolId], whole: dict[PoolId, None]) -> list[ShareTree]:
         """Settle what is promised and lent, then place: home work of every owner before any borrowed work."""
         settle_reservations(board, dict.fromkeys(stirred))
+        settle_planned(board, dict.fromkeys(stirred))
         settle_power(board)
         settle_loans(board, stirred)
-        trees = share_trees(board, self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole))
+        worth = self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole)
+        board.stirred = {}
+        trees = share_trees(board, worth)
         for tree in trees:
             home_pass(board, tree)
             tree.refill()
@@ -151,6 +157,7 @@ class Planner:
                     self._wake(demand)
                 elif demand not in worth and (
                     pool in whole
+                    or has_slot(board, demand.owner, pool)
                     or any(fit.pool in stirred and may_have_room(board, demand, fit) for fit in demand.fits)
                 ):
                     worth[demand] = None

@@ -40,6 +40,7 @@ class ReasonCode(StrEnum):
     SITE_NOT_CONNECTED = "site_not_connected"
     POWER_CAP = "power_cap"
     RECLAIMING = "reclaiming"
+    PLANNED_START = "planned_start"
     ENTITLEMENT_USED = "entitlement_used"
     QUEUE_LIMIT = "queue_limit"
     LENT_OUT = "lent_out"
@@ -78,6 +79,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.SITE_NOT_CONNECTED: "PartitionDown",
     _C.POWER_CAP: "PowerNotAvail",
     _C.RECLAIMING: "Resources",
+    _C.PLANNED_START: "Priority",
     _C.ENTITLEMENT_USED: "AssocGrpGRES",
     _C.QUEUE_LIMIT: "AssocGrpGRES",
     _C.LENT_OUT: "Resources",

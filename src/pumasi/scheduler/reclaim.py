@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Span
+from pumasi.scheduler.backfill import leaves_planned
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
@@ -84,10 +85,16 @@ class Claims:
         options = [offer.option for offer in offers if offer.option is not None]
         while options:
             best = min(options, key=_cost)
-            if self._board.home_room(job, best.pool) >= job.spec.gpus:
+            if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_planned(job, best.pool):
                 return best
             options.remove(best)
         return None
+
+    def _leaves_planned(self, job: Job, pool: PoolId) -> bool:
+        is_so = leaves_planned(self._board, job, pool, self._due_ms(job.owner))
+        if not is_so:
+            self._board.held_back[job.id] = None
+        return is_so
 
     def _opened(self, demand: Demand) -> list[Offer]:
         """The pools where a demand may claim, in the order it prefers them."""

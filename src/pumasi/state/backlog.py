@@ -17,6 +17,7 @@ DemandKey = tuple[OwnerId, ShapeKey]
 Line = list[tuple[int, JobId]]  # the waiting jobs of one queue, in their order
 
 ARRIVALS_KEPT = 1 << 16
+MOVES_KEPT = 1 << 16
 
 _FIELDS = (
     "gpus", "gpus_per_node", "gpu_models", "memory_gib_per_gpu", "cpus_per_gpu", "cpus_per_node",
@@ -128,20 +129,24 @@ class Changes:
     """Counters by which a planner sees what it must look at again.
 
     `declarations`: rises with every declaration. `pools`: when, by `stirs`, something last happened in a pool that may
-    give a waiting job room there, the latest last. (Home use only takes room away; it does not count.)
+    give a waiting job room there, the latest last. (Home use only takes room away; it does not count.) `moved`: the
+    runs that were placed, started, told to stop, recharged or ended last, after `moved_before` earlier ones.
     """
 
-    __slots__ = ("declarations", "pools", "stirs")
+    __slots__ = ("declarations", "moved", "moved_before", "pools", "stirs")
 
     def __init__(self) -> None:
         self.declarations = 0
         self.stirs = 0
         self.pools: dict[PoolId, int] = {}
+        self.moved: list[tuple[PoolId, JobId]] = []
+        self.moved_before = 0
 
     def branch(self) -> "Changes":
         """Counters that start as these and go their own way."""
         twin = Changes()
         twin.declarations, twin.stirs, twin.pools = self.declarations, self.stirs, dict(self.pools)
+        twin.moved_before = self.moved_before + len(self.moved)
         return twin
 
     def stir(self, pool: PoolId) -> None:
@@ -149,6 +154,20 @@ class Changes:
         self.stirs += 1
         self.pools.pop(pool, None)
         self.pools[pool] = self.stirs
+
+    def move(self, pool: PoolId, job: JobId) -> None:
+        """When a run ends, or what it gives back then, changed."""
+        if len(self.moved) >= MOVES_KEPT:
+            self.moved_before += len(self.moved)
+            self.moved.clear()
+        self.moved.append((pool, job))
+
+    def moved_since(self, seen: int) -> dict[PoolId, dict[JobId, None]]:
+        """The runs that changed after the first `seen` changes, by pool; `seen` is `moved_before` or later."""
+        found: dict[PoolId, dict[JobId, None]] = {}
+        for pool, job in self.moved[seen - self.moved_before :]:
+            found.setdefault(pool, {})[job] = None
+        return found
 
     def since(self, stirs: int) -> list[PoolId]:
         """The pools in which something changed after `stirs`, the latest first."""

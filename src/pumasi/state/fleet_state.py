@@ -17,6 +17,7 @@ from pumasi.state.records import (
     Attempt,
     Job,
     OwnerRecord,
+    PlannedStart,
     PoolRecord,
     QueueRecord,
     Request,
@@ -49,6 +50,7 @@ class FleetState:
         self.jobs: dict[JobId, Job] = {}
         self.active: dict[PoolId, dict[JobId, None]] = {}
         self.reservations: dict[JobId, Reservation] = {}
+        self.planned: dict[JobId, PlannedStart] = {}
         self.requests: dict[str, Request] = {}
         self.principals: dict[PrincipalId, Principal] = {}
         self.tokens: dict[str, Token] = {}
@@ -135,6 +137,13 @@ class FleetState:
         del waiting[bisect_left(waiting, job.order)]
         self.waiting_jobs -= 1
         self.backlogs.leave(job)
+        self.unplan(job.id)
+
+    def unplan(self, job: JobId) -> None:
+        """End a job's planned start, if it has one."""
+        start = self.planned.pop(job, None)
+        if start is not None:
+            self.changes.stir(start.pool)
 
     def note_guest(self, job: Job) -> None:
         """Note whether a live job borrows or is stopping."""
@@ -191,6 +200,7 @@ class FleetState:
         attempt.charged_since_ms = at_ms
         self.note_guest(job)
         self.changes.stir(attempt.pool)
+        self.changes.move(attempt.pool, job.id)
 
     # --- reservations ------------------------------------------------------------------------------------------------
 

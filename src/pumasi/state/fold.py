@@ -14,6 +14,7 @@ from pumasi.state.records import (
     Attempt,
     Job,
     OwnerRecord,
+    PlannedStart,
     PoolRecord,
     QueueRecord,
     Request,
@@ -215,6 +216,7 @@ def _attempt_placed(state: FleetState, event: facts.AttemptPlaced) -> None:
         Attempt(event.attempt, AttemptState.PLACED, event.pool, event.spans, event.charges, event.at_ms, event.at_ms)
     )
     state.active[event.pool][job.id] = None
+    state.changes.move(event.pool, job.id)
     if len(event.charges) != 1 or event.charges[0].owner != owner:
         state.note_guest(job)
         state.changes.stir(event.pool)
@@ -226,6 +228,7 @@ def _attempt_started(state: FleetState, event: facts.AttemptStarted) -> None:
     ATTEMPT.check((event.job, event.attempt), attempt.state, "AttemptStarted", target)
     attempt.state = target
     attempt.started_ms = event.at_ms
+    state.changes.move(attempt.pool, event.job)
 
 
 def _stop_ordered(state: FleetState, event: facts.StopOrdered) -> None:
@@ -234,6 +237,7 @@ def _stop_ordered(state: FleetState, event: facts.StopOrdered) -> None:
     attempt.state = AttemptState.STOPPING
     state.guests[attempt.pool][event.job] = None
     state.changes.stir(attempt.pool)
+    state.changes.move(attempt.pool, event.job)
     attempt.stop = Stop(event.cause, event.at_ms, event.kill_at_ms, event.claimant)
 
 
@@ -251,6 +255,7 @@ def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> Job | None:
     del state.active[attempt.pool][job.id]
     state.guests[attempt.pool].pop(job.id, None)
     state.changes.stir(attempt.pool)
+    state.changes.move(attempt.pool, job.id)
     attempt.state, attempt.outcome, attempt.ended_ms = AttemptState.ENDED, event.outcome, event.at_ms
     attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
     job.state = event.job_state
@@ -274,6 +279,19 @@ def _reservation_made(state: FleetState, event: facts.ReservationMade) -> None:
     reservation = Reservation(event.job, event.pool, event.spans, event.charges, event.at_ms, event.due_ms)
     state.reservations[event.job] = reservation
     state.hold(reservation)
+
+
+def _start_planned(state: FleetState, event: facts.StartPlanned) -> None:
+    job = _known(state, event.job)
+    if job.state is not JobState.WAITING or event.job in state.planned:
+        raise IllegalTransition(f"job {event.job} is {job.state}, or its start is planned already")
+    state.planned[event.job] = PlannedStart(event.job, event.pool, event.spans, event.at_ms, event.start_ms)
+
+
+def _start_given_up(state: FleetState, event: facts.StartGivenUp) -> None:
+    if event.job not in state.planned:
+        raise IllegalTransition(f"no start of job {event.job} is planned")
+    state.unplan(event.job)
 
 
 def _reservation_ended(state: FleetState, event: facts.ReservationEnded) -> None:
@@ -341,6 +359,8 @@ _HANDLERS: dict[type, Callable[[FleetState, Any], Job | None]] = {
     facts.AttemptEnded: _attempt_ended,
     facts.AllocationRecharged: _allocation_recharged,
     facts.ReservationMade: _reservation_made,
+    facts.StartPlanned: _start_planned,
+    facts.StartGivenUp: _start_given_up,
     facts.ReservationEnded: _reservation_ended,
     facts.PrincipalDeclared: _principal_declared,
     facts.TokenIssued: _token_issued,

@@ -6,7 +6,7 @@ keep a count of wholly free nodes; racks are filed by it. What the counts cannot
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pumasi.model.jobs import Span
 
@@ -73,6 +73,16 @@ class FreeMap:
         for first, nodes, mask in self._runs(span):
             assert mask & wanted == wanted, f"node {first}: GPUs {wanted:b} asked, {mask:b} free"
             self._refile(first, nodes, mask, mask & ~wanted)
+
+    def take_free(self, spans: Iterable[Span]) -> None:
+        """Mark what is free of these GPUs as not free."""
+        for span in spans:
+            if self.free_in(span):
+                self.take(span)
+                continue
+            for node in range(span.first, span.first + span.nodes):
+                if mask := span.gpu_mask & self.masks[node]:
+                    self.take(Span(node, 1, mask))
 
     def give(self, span: Span) -> None:
         """Mark the span's GPUs as free. None of them may be free already."""

@@ -128,6 +128,9 @@ def _waiting(state: FleetState) -> Iterator[str]:
     if waiting != state.waiting_jobs:
         yield f"{waiting} jobs wait, {state.waiting_jobs} are counted"
     yield from _backlogs(state)
+    for job_id in state.planned:
+        if job_id not in state.jobs or state.jobs[job_id].state is not JobState.WAITING:
+            yield f"a start is planned for job {job_id}, which is not waiting"
     for job_id in state.reservations:
         if job_id not in state.jobs or state.jobs[job_id].state is not JobState.WAITING:
             yield f"reservation for job {job_id}, which is not waiting"

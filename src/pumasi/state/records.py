@@ -175,6 +175,16 @@ class Reservation(Struct, gc=False):
     state: ReservationState = ReservationState.HELD
 
 
+class PlannedStart(Struct, gc=False):
+    """The start a waiting job is promised: these GPUs, from `start_ms` on."""
+
+    job: JobId
+    pool: PoolId
+    spans: tuple[Span, ...]
+    made_ms: int
+    start_ms: int
+
+
 class Request(Struct, gc=False):
     """An idempotent call that was answered: the hash of its body and the jobs it made."""
 

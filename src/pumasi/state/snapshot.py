@@ -10,7 +10,16 @@ from pumasi.model.access import Principal, Token
 from pumasi.model.fleet import GpuModel, Policy
 from pumasi.model.ids import JobId, PoolId
 from pumasi.state.fleet_state import FleetState
-from pumasi.state.records import Job, OwnerRecord, PoolRecord, QueueRecord, Request, Reservation, SiteRecord
+from pumasi.state.records import (
+    Job,
+    OwnerRecord,
+    PlannedStart,
+    PoolRecord,
+    QueueRecord,
+    Request,
+    Reservation,
+    SiteRecord,
+)
 
 
 class _Image(Struct):
@@ -30,6 +39,7 @@ class _Image(Struct):
     jobs: list[Job]
     active: dict[PoolId, list[JobId]]
     reservations: list[Reservation]
+    planned: list[PlannedStart]
     requests: dict[str, Request]
     principals: list[Principal]
     tokens: list[Token]
@@ -72,6 +82,7 @@ def load(body: bytes) -> FleetState:
     state.jobs = {job.id: job for job in image.jobs}
     state.active = {pool: dict.fromkeys(jobs) for pool, jobs in image.active.items()}
     state.reservations = {reservation.job: reservation for reservation in image.reservations}
+    state.planned = {start.job: start for start in image.planned}
     state.requests = image.requests
     state.principals = {principal.id: principal for principal in image.principals}
     state.tokens = {token.digest: token for token in image.tokens}
@@ -109,6 +120,7 @@ def _image(state: FleetState) -> _Image:
         jobs=list(state.jobs.values()),
         active={pool: list(jobs) for pool, jobs in state.active.items()},
         reservations=list(state.reservations.values()),
+        planned=list(state.planned.values()),
         requests=state.requests,
         principals=list(state.principals.values()),
         tokens=list(state.tokens.values()),

@@ -258,6 +258,11 @@ def sentence(harness: Harness, event: Event) -> str:
             return f"job {event.job} reserves {where}, due in {seconds} s"
         case facts.ReservationEnded():
             return f"the reservation of job {event.job} is {event.state}"
+        case facts.StartPlanned():
+            where, seconds = compress(event.pool, event.spans), (event.start_ms - event.at_ms) // 1000
+            return f"job {event.job} is to start on {where}, in {seconds} s at the latest"
+        case facts.StartGivenUp():
+            return f"the planned start of job {event.job} is given up"
         case facts.AllocationRecharged():
             return f"job {event.job} now counts on {_whose(event.charges)}"
         case facts.AttemptEnded():
