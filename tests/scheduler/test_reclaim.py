@@ -277,6 +277,27 @@ def test_a_claim_waits_for_its_entitlement_though_its_gpus_are_free() -> None:
     assert [event.job for event in fleet.tick().events if isinstance(event, AttemptPlaced)] == [claimant]
 
 
+def test_a_later_claim_does_not_start_on_what_an_earlier_one_counts_on() -> None:
+    """Its GPUs are free before its borrower is gone, and 4 of ant's GPUs idle: they are promised to the first claim."""
+    owners = [owner("ant", 100, notice_seconds=60, teardown_seconds=0), owner("bee", 50), owner("cat")]
+    fleet = Harness(fleet_facts(owners, [pool("p", {"ant": 16, "bee": 16})]))
+    for queue, gpus in (("cat", 4), ("cat", 8), ("cat", 8), ("bee", 5)):
+        fleet.submit(queue, gpus)
+        fleet.tick()
+        fleet.wait(10)
+    first = fleet.submit("ant", 8)
+    assert stopped(fleet) == [1]
+    fleet.wait(30)
+    second = fleet.submit("ant", 3)
+    assert stopped(fleet) == [2]
+    starts: dict[int, int] = {}
+    for at_seconds in (30, 60, 90):
+        placed = [event.job for event in fleet.tick().events if isinstance(event, AttemptPlaced)]
+        starts |= dict.fromkeys(placed, at_seconds)
+        fleet.wait(30)
+    assert (starts[first], starts[second]) == (60, 90)
+
+
 def test_a_claim_whose_entitlement_is_lent_for_good_asks_anew() -> None:
     """A fault takes from what ant is due while it waits, so that one more loan must end."""
     owners = [owner("ant", 100, notice_seconds=60), owner("bee", notice_seconds=60), owner("cat")]

@@ -3,10 +3,10 @@
 from collections.abc import Container
 
 from pumasi.events.facts import NodeState
-from pumasi.model.ids import PoolId
-from pumasi.model.jobs import JobState
+from pumasi.model.ids import OwnerId, PoolId
+from pumasi.model.jobs import JobState, span_gpus
 from pumasi.scheduler.board import Board
-from pumasi.state.records import Reservation
+from pumasi.state.records import Job, Reservation
 
 
 def settle_reservations(board: Board, pools: Container[PoolId]) -> None:
@@ -53,10 +53,39 @@ def _start_or_wait(board: Board, reservation: Reservation) -> None:
     """Its GPUs are free. It starts unless its entitlement is still in use; if nothing there ends, it must ask anew."""
     job = board.state.jobs[reservation.job]
     account = board.account(job.owner, reservation.pool)
-    if account.due - account.home - account.lent >= job.spec.gpus:
+    idle = account.due - account.home - account.lent
+    if idle >= job.spec.gpus and not _breaks_a_promise(board, reservation, job, idle):
         board.start_reserved(job, reservation)
     elif not _is_any_ending(board, reservation):
         board.release(reservation)
+
+
+def _breaks_a_promise(board: Board, reservation: Reservation, job: Job, idle: int) -> bool:
+    """True if a job of the same owner with an earlier promise would get its entitlement too late for the start of this.
+
+    Both count on what is idle there now, and this one's GPUs may have come free before the loans that it had ended.
+    """
+    earlier = [
+        (held.due_ms, span_gpus(held.spans))
+        for held in board.reserved.values()
+        if held.pool == reservation.pool
+        and held.due_ms < reservation.due_ms
+        and board.state.jobs[held.job].owner == job.owner
+    ]
+    promised = 0
+    for due_ms, gpus in sorted(earlier):
+        promised += gpus
+        spare = idle + _coming_free(board, reservation.pool, job.owner, due_ms) - promised
+        if 0 <= spare < job.spec.gpus:
+            return True
+    return False
+
+
+def _coming_free(board: Board, pool: PoolId, owner: OwnerId, by_ms: int) -> int:
+    """GPUs of an owner's entitlement whose users have been told to be gone by a moment."""
+    tenants = board.tenants(pool)
+    leaving = [board.state.jobs[job] for job, kill_at_ms in tenants.stopping.items() if kill_at_ms <= by_ms]
+    return sum(charge.gpus for job in leaving for charge in tenants.charges(job) if charge.owner == owner)
 
 
 def _is_any_ending(board: Board, reservation: Reservation) -> bool:
