@@ -217,6 +217,17 @@ class PlacementRule(Struct, frozen=True, kw_only=True):
         return self.from_day <= day and (not self.until_day or day < self.until_day)
 
 
+class BorrowOrder(StrEnum):
+    """Who borrows first when several want what is idle.
+
+    CREDIT: who has lent most and borrowed least for what it is entitled to. MAX_MIN: who borrows least for that at the
+    moment; nothing is remembered.
+    """
+
+    CREDIT = "credit"
+    MAX_MIN = "max_min"
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """Rules of the whole fleet; versioned so that every decision can name the rules it was made under.
 
@@ -228,6 +239,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     link_silent_seconds: int = 60
     requeue_limit: int = 20
     default_time_limit_seconds: int = 24 * 3600
+    borrow_order: BorrowOrder = BorrowOrder.CREDIT
     rules: tuple[PlacementRule, ...] = ()
     planned_starts: int = 4  # waiting jobs in each pool whose start is planned, so that nothing delays it
 

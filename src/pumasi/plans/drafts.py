@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from pumasi.model.calendar import is_day
-from pumasi.model.fleet import Engine, GpuModel, Owner, OwnerKind, Policy, Pool, Site, Stage
+from pumasi.model.fleet import BorrowOrder, Engine, GpuModel, Owner, OwnerKind, Policy, Pool, Site, Stage
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, SiteId
 from pumasi.plans.catalogue import CatalogueEntry
 from pumasi.plans.lending import read_lending
@@ -176,6 +176,7 @@ def read_policy(root: Section) -> Policy:
         default_time_limit_seconds=section.integer(
             "default_time_limit_seconds", usual.default_time_limit_seconds, minimum=1
         ),
+        borrow_order=section.choice("borrow_order", BorrowOrder, usual.borrow_order),
     )
     section.finish()
     return policy

@@ -2,6 +2,7 @@
 
 from math import lcm
 
+from pumasi.model.fleet import BorrowOrder
 from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import Charge
 from pumasi.scheduler.backfill import find_around
@@ -33,12 +34,14 @@ def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
 class Standing:
     """Owners' credit per entitled GPU, with what they lend and borrow now counted as if for one half-life.
 
-    Numbers of different owners compare exactly: each is scaled by the least common multiple of all entitlements.
+    Under a policy of max-min, what they lend and borrow now is all that counts. Numbers of different owners compare
+    exactly: each is scaled by the least common multiple of all entitlements.
     """
 
     def __init__(self, board: Board, owners: list[OwnerId]) -> None:
         self._board = board
         self._half_life_ms = board.rules.half_life_ms
+        self._counts_credit = board.state.policy.borrow_order is BorrowOrder.CREDIT
         if len(owners) < 2:
             return
         entitled = {owner: max(1, board.rules.entitled[owner]) for owner in owners}
@@ -47,7 +50,7 @@ class Standing:
 
     def of(self, owner: OwnerId) -> int:
         """The higher, the sooner it may borrow."""
-        credit = self._board.state.owners[owner].credit_gpu_milliseconds
+        credit = self._board.state.owners[owner].credit_gpu_milliseconds if self._counts_credit else 0
         return (credit + self._board.surplus_gpus(owner) * self._half_life_ms) * self._scale[owner]
 
 

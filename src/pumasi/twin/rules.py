@@ -2,7 +2,7 @@
 
 from msgspec import Struct, structs
 
-from pumasi.model.fleet import FleetPlan, LendingContract, Owner, OwnerKind, Policy, Pool, Queue, Quota
+from pumasi.model.fleet import BorrowOrder, FleetPlan, LendingContract, Owner, OwnerKind, Policy, Pool, Queue, Quota
 from pumasi.model.ids import OwnerId, QueueId
 from pumasi.plans.summary import entitled_by_owner
 
@@ -13,8 +13,8 @@ class Rules(Struct, frozen=True, kw_only=True):
     """What to change of a plan; the default changes nothing.
 
     `lending`: the contract of every owner, None: its own. `owners`: contracts of single owners, which go before it.
-    `usage_half_life_seconds`: how long past use and credit weigh, 0: as planned. `one_owner`: everything belongs to one
-    owner and nobody is guaranteed anything.
+    `usage_half_life_seconds`: how long past use weighs, 0: as planned. `borrow_order`: who borrows first, None: as
+    planned. `one_owner`: everything belongs to one owner and nobody is guaranteed anything.
     """
 
     name: str
@@ -22,14 +22,19 @@ class Rules(Struct, frozen=True, kw_only=True):
     lending: LendingContract | None = None
     owners: dict[OwnerId, LendingContract] = {}
     usage_half_life_seconds: int = 0
+    borrow_order: BorrowOrder | None = None
     one_owner: bool = False
 
 
 def with_rules(plan: FleetPlan, rules: Rules) -> FleetPlan:
     """The plan under other rules."""
     owners = tuple(structs.replace(owner, lending=_contract(owner, rules)) for owner in plan.owners)
-    half_life = rules.usage_half_life_seconds or plan.policy.usage_half_life_seconds
-    policy = structs.replace(plan.policy, version=rules.name, usage_half_life_seconds=half_life)
+    policy = structs.replace(
+        plan.policy,
+        version=rules.name,
+        usage_half_life_seconds=rules.usage_half_life_seconds or plan.policy.usage_half_life_seconds,
+        borrow_order=rules.borrow_order or plan.policy.borrow_order,
+    )
     changed = structs.replace(plan, owners=owners, policy=policy)
     return _merged(changed, policy) if rules.one_owner else changed
 

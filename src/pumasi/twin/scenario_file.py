@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pumasi.model.fleet import BorrowOrder
 from pumasi.model.ids import is_queue_path
 from pumasi.plans.lending import read_lending
 from pumasi.plans.problems import PlanError, Problems, quoted, suggestion
@@ -144,6 +145,7 @@ def _rules(root: Section) -> Rules:
         lending=read_lending(root) if root.has("lending") else None,
         owners=owners,
         usage_half_life_seconds=root.integer("usage_half_life_seconds", 0),
+        borrow_order=root.choice("borrow_order", BorrowOrder) if root.has("borrow_order") else None,
         one_owner=_truth(root, "one_owner"),
     )
     root.finish()
