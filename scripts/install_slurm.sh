@@ -5,9 +5,11 @@ set -eu
 cd "$(dirname "$0")/.."
 
 command -v slurmctld >/dev/null || PATH="$PATH:/usr/sbin:/sbin"
-if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v sbatch >/dev/null && command -v munged >/dev/null; then
-    exit 0
-fi
+missing=
+for name in slurmctld slurmd sbatch munged slurmdbd mariadbd; do
+    command -v $name >/dev/null || missing=yes
+done
+[ $missing ] || exit 0
 
 packages=$(sed -n '/^# Slurm/,$p' requirements/debian.txt | sed 's/#.*//' | xargs)
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

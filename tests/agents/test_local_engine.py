@@ -13,7 +13,7 @@ from pumasi.agents.local_engine import LocalEngine, LocalSettings
 from pumasi.agents.run_directory import RunDirectory, processes_of
 from pumasi.agents.spawner import Spawner
 from pumasi.model.jobs import StopCause
-from pumasi.ports.engine import Ending, StartVerdict
+from pumasi.ports.engine import Ending, Start, StartVerdict
 from pumasi.protocol.messages import RunKey
 from pumasi.testing.engine import Driver, EngineConformance, an_order
 
@@ -313,7 +313,7 @@ def test_a_disk_that_takes_nothing_refuses_the_run(driver: Driver, tmp_path: Pat
     runs = tmp_path / "site" / "runs"
     runs.rmdir()
     runs.write_text("in the way")
-    answer = driver.engine.start(an_order("true"), LONG_MS, 0)
+    (answer,) = driver.engine.start([Start(an_order("true"), LONG_MS, 0)])
     assert answer.verdict is StartVerdict.REFUSED
     assert "cannot start here" in answer.detail
     runs.unlink()
@@ -324,7 +324,7 @@ def test_a_disk_that_takes_nothing_refuses_the_run(driver: Driver, tmp_path: Pat
 @pytest.mark.parametrize("environment", [{}, {"A": "\x00"}, {"B=C": "d"}, {"E": "\ud800"}])
 def test_what_cannot_be_started_ends_with_words(driver: Driver, script: str, environment: dict[str, str]) -> None:
     order = an_order(script, environment=environment)
-    answer = driver.engine.start(order, LONG_MS, 0)
+    (answer,) = driver.engine.start([Start(order, LONG_MS, 0)])
     assert (answer.verdict is StartVerdict.REFUSED and answer.detail) or driver.ending(RUN).known
 
 

@@ -6,6 +6,7 @@ import select
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -16,7 +17,7 @@ from pumasi.agents.run_store import RunStore
 from pumasi.agents.spawner import Spawner, SpawnerAway, SpawnFailed
 from pumasi.model.ids import SiteId
 from pumasi.model.jobs import StopCause
-from pumasi.ports.engine import Ending, Found, Output, Polled, StartAnswer, StartVerdict
+from pumasi.ports.engine import Ending, Found, Output, Polled, Start, StartAnswer, StartVerdict
 from pumasi.protocol.messages import RunKey, StartOrder
 
 _SWEEP_SECONDS = 5.0
@@ -54,8 +55,11 @@ class LocalEngine:
 
     # -- the port
 
-    def start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
+    def start(self, starts: Sequence[Start]) -> list[StartAnswer]:
         """As the port says; a fault of the job's own (no such working directory) is told by `poll`, as its end."""
+        return [self._start(*start) for start in starts]
+
+    def _start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
         if order.run in self._live or any(ending.run == order.run for ending in self._untold):
             return StartAnswer(StartVerdict.ACCEPTED)
         directory = self._store.directory(order.run)

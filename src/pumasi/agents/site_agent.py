@@ -37,7 +37,7 @@ from pumasi.agents.run_book import (
 )
 from pumasi.agents.site_policy import Admission
 from pumasi.model.jobs import Outcome, StopCause, span_gpus
-from pumasi.ports.engine import Engine, EngineAway, Found, StartAnswer, StartVerdict
+from pumasi.ports.engine import Engine, EngineAway, Found, Start, StartVerdict
 from pumasi.protocol.messages import (
     LogChunk,
     LogRequest,
@@ -240,7 +240,7 @@ class SiteAgent:
 
     async def _start(self, orders: list[StartOrder]) -> None:
         allowed, entries = self._admit(orders)
-        answers = await self._call(lambda: [self._hand_over(order) for order in allowed])
+        answers = await self._call(lambda: self._engine.start([self._start_of(order) for order in allowed]))
         for order, answer in zip(allowed, answers, strict=True):
             if answer.verdict is StartVerdict.ACCEPTED:
                 entries.append(Began(order.run))
@@ -274,9 +274,9 @@ class SiteAgent:
         self._log.warning("run refused", run=order.run, problem=problem)
         return Over(RunEnded(run=order.run, outcome=outcome, detail=problem), int(time.time()))
 
-    def _hand_over(self, order: StartOrder) -> StartAnswer:
+    def _start_of(self, order: StartOrder) -> Start:
         limit_ms = self._settings.real_ms(order.time_limit_seconds * 1000)
-        return self._engine.start(order, limit_ms, self._settings.real_ms(self._settings.grace_seconds * 1000))
+        return Start(order, limit_ms, self._settings.real_ms(self._settings.grace_seconds * 1000))
 
     async def _stop(self, order: StopOrder) -> None:
         known = self._book.get(order.run)

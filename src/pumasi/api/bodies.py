@@ -55,6 +55,7 @@ Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=INTEGER_LIMIT)]
 Priority: TypeAlias = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=PAGE_LIMIT)]
 Few: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=1000)]
+Nobody: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=0)]
 
 
 class TopologyBody(Topology, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,6 +102,7 @@ class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stdout: Line = ""
     stderr: Line = ""
     begin_at_ms: Milliseconds = 0
+    refused_by: Nobody = ()  # the sites' word; a job that is submitted has not been refused
     held: bool = False
 
 

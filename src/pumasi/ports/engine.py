@@ -4,6 +4,7 @@ An engine knows a run by its tag alone and never touches work that does not carr
 now it does not guess: it raises `EngineAway`, and the agent asks again. Durations are milliseconds of real time.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -23,6 +24,14 @@ class StartVerdict(StrEnum):
     REFUSED = "refused"  # it will not run, and nothing of it is there
     FORBIDDEN = "forbidden"  # the same, and would be next time: the site's own rules are against it
     UNSURE = "unsure"  # it may be there or not; `find` will tell, and starting it again does no harm
+
+
+class Start(NamedTuple):
+    """An order to start; the engine ends the run at its time limit by itself: SIGTERM, SIGKILL `grace_ms` later."""
+
+    order: StartOrder
+    time_limit_ms: int
+    grace_ms: int
 
 
 class StartAnswer(NamedTuple):
@@ -79,11 +88,8 @@ class Output(NamedTuple):
 class Engine(Protocol):
     """Runs jobs. Calls block, and come one at a time."""
 
-    def start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
-        """Start a run once, however often it is called for the same run.
-
-        The engine ends it at its time limit by itself: with SIGTERM, and with SIGKILL `grace_ms` later.
-        """
+    def start(self, starts: Sequence[Start]) -> list[StartAnswer]:
+        """Start runs, each once however often it is called for; an answer to each, in the order of `starts`."""
         ...
 
     def stop(self, run: RunKey, cause: StopCause, signal: str, kill_in_ms: int) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pumasi.model.jobs import Span, StopCause
-from pumasi.ports.engine import Ending, Engine, StartVerdict
+from pumasi.ports.engine import Ending, Engine, Start, StartVerdict
 from pumasi.protocol.messages import RunKey, StartOrder
 
 _LONG_MS = 600_000
@@ -50,10 +50,14 @@ class Driver:
 
     def start(self, order: StartOrder, time_limit_ms: int = _LONG_MS, grace_ms: int = _LONG_MS) -> None:
         """Start a run that the engine has to take."""
-        verdict = self.engine.start(order, time_limit_ms, grace_ms).verdict
+        verdict = self.verdict(order, time_limit_ms, grace_ms)
         assert verdict in (StartVerdict.ACCEPTED, StartVerdict.QUEUED)
         if verdict is StartVerdict.ACCEPTED and order.run not in self.endings:
             self.started.setdefault(order.run)
+
+    def verdict(self, order: StartOrder, time_limit_ms: int = _LONG_MS, grace_ms: int = _LONG_MS) -> StartVerdict:
+        """What the engine says to an order."""
+        return self.engine.start([Start(order, time_limit_ms, grace_ms)])[0].verdict
 
     def poll(self) -> None:
         """Ask once."""
@@ -140,8 +144,8 @@ class EngineConformance:
         assert list(driver.started) == [RunKey(1, 1)]
 
     def test_runs_go_on_side_by_side(self, driver: Driver) -> None:
-        for job in range(1, 9):
-            driver.start(an_order(f"exit {job}", job))
+        answers = driver.engine.start([Start(an_order(f"exit {job}", job), _LONG_MS, _LONG_MS) for job in range(1, 9)])
+        assert {answer.verdict for answer in answers} <= {StartVerdict.ACCEPTED, StartVerdict.QUEUED}
         assert [driver.ending(RunKey(job, 1)).exit_code for job in range(1, 9)] == list(range(1, 9))
 
     def test_the_time_limit_ends_a_run(self, driver: Driver) -> None:
@@ -190,7 +194,7 @@ class EngineConformance:
         for _ in range(3):
             driver.start(order)
         driver.ending(order.run)
-        assert driver.engine.start(order, _LONG_MS, 0).verdict is StartVerdict.REFUSED
+        assert driver.verdict(order) is StartVerdict.REFUSED
         driver.poll()
         assert ((tmp_path / "trace").read_text(), len(driver.told)) == ("x\n", 1)
 

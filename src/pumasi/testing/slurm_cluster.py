@@ -1,4 +1,4 @@
-"""Real Slurm clusters on this machine: for tests and the demo. Loopback only, no systemd, no database, no real GPU.
+"""Real Slurm clusters on this machine: for tests and the demo. Loopback only, no systemd, no real GPU.
 
 A cluster is one munged with a key of its own, one slurmctld, and one slurmd for each node, all in the foreground as
 children of this process, with everything they write below one folder. Their GPUs are links to /dev/null: Slurm counts
@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pumasi.testing.processes import all_pids, environment_of, has_open, is_step_daemon, with_descendants
-from pumasi.testing.slurm_files import ClusterPlan, free_ports, program, slurm_environment, write_cluster
+from pumasi.testing.slurm_files import (
+    ClusterPlan,
+    free_ports,
+    listens,
+    own_name,
+    program,
+    slurm_environment,
+    write_cluster,
+)
 
 _READY_SECONDS = 60.0
 _COMMAND_SECONDS = 20.0
@@ -35,6 +43,7 @@ class SlurmCluster:
         self.name = plan.name
         self.folder = plan.folder
         self.environment = slurm_environment(plan.folder / "slurm.conf")
+        self._database = plan.folder / "run" / "db.sock"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -83,6 +92,8 @@ class SlurmCluster:
     def start(self) -> None:
         """Start all daemons; `wait_ready` says when they serve."""
         self._start_munge()
+        if self.plan.accounting:
+            self._start_accounting()
         self.start_controller()
         for node in self.nodes:
             self.start_node(node)
@@ -172,13 +183,24 @@ class SlurmCluster:
         )
         self._until(socket.exists, "munged does not start")
 
+    def _start_accounting(self) -> None:
+        """A database of this cluster's own and its slurmdbd, which must listen before slurmctld's first start."""
+        data, user = self.folder / "db", f"--user={own_name()}"
+        settings = (f"--datadir={data}", user, "--auth-root-authentication-method=socket", "--skip-test-db")
+        subprocess.run([program("mariadb-install-db"), "--no-defaults", *settings], capture_output=True, check=True)
+        files = (f"--socket={self._database}", f"--pid-file={self.folder}/run/db.pid")
+        self._launch("mariadbd", "mariadbd", "--no-defaults", user, f"--datadir={data}", *files, "--skip-networking")
+        self._until(self._database.exists, "mariadbd does not start")
+        self._launch("slurmdbd", "slurmdbd", "-D")
+        self._until(lambda: listens(self.plan.accounting_port), "slurmdbd does not start")
+
     def _launch(self, name: str, *argv: str) -> None:
         """Start a daemon that goes when this process does, however that ends."""
         self._end([name])
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
                 [program("setpriv"), "--pdeathsig", "KILL", program(argv[0]), *argv[1:]],
-                env=self.environment,
+                env=self.environment | {"MYSQL_UNIX_PORT": str(self._database)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -237,14 +259,21 @@ class SlurmCluster:
 
 @contextlib.contextmanager
 def running_clusters(
-    folder: Path, names: Sequence[str], *, nodes: int = 4, gpus_per_node: int = 8, gpu_type: str = "b200"
+    folder: Path,
+    names: Sequence[str],
+    *,
+    nodes: int = 4,
+    gpus_per_node: int = 8,
+    gpu_type: str = "b200",
+    accounting: bool = False,
+    lines: str = "",
 ) -> Iterator[dict[str, SlurmCluster]]:
-    """Several clusters, each below a folder of its name, started together and stopped at the end.
+    """Several clusters, each below a folder of its name, started together and stopped at the end; see `ClusterPlan`.
 
     :param folder: absolute, and short: a unix socket below it has at most 108 characters.
     :raises SlurmTrouble: if one of them does not come up.
     """
-    ports = free_ports(nodes + 1, len(names))
+    ports = free_ports(nodes + 2, len(names))
     clusters = {}
     for name, first_port in zip(names, ports, strict=True):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -255,6 +284,8 @@ def running_clusters(
             node_count=nodes,
             gpus_per_node=gpus_per_node,
             gpu_type=gpu_type,
+            accounting=accounting,
+            lines=lines,
         )
         write_cluster(plan)
         clusters[name] = SlurmCluster(plan)

@@ -12,11 +12,15 @@ from msgspec import Struct
 _LONGEST_FOLDER = 80  # a unix socket's path below it stays under 108 characters
 _FIRST_PORT, _LAST_PORT = 12_000, 32_000  # below the range that the kernel hands out to clients
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "sinfo", "scontrol", "scancel", "munged", "setpriv")
+_ACCOUNTING_PROGRAMS = ("slurmdbd", "sacct", "mariadbd", "mariadb-install-db")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ClusterPlan(Struct, frozen=True, kw_only=True):
-    """One cluster. `first_port`: slurmctld's; the nodes' follow. `lines`: more of slurm.conf."""
+    """One cluster. `first_port`: slurmctld's; slurmdbd's and the nodes' follow. `lines`: more of slurm.conf.
+
+    `accounting`: it has a slurmdbd, over a database of its own.
+    """
 
     name: str
     folder: Path
@@ -25,6 +29,12 @@ class ClusterPlan(Struct, frozen=True, kw_only=True):
     gpus_per_node: int = 8
     gpu_type: str = "b200"
     lines: str = ""
+    accounting: bool = False
+
+    @property
+    def accounting_port(self) -> int:
+        """slurmdbd's."""
+        return self.first_port + 1
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -32,9 +42,10 @@ class ClusterPlan(Struct, frozen=True, kw_only=True):
         return tuple(f"{self.name}{number:04d}" for number in range(1, self.node_count + 1))
 
 
-def missing_slurm() -> str:
-    """What to do about Slurm that is not installed here; empty if it is."""
-    missing = [name for name in _PROGRAMS if shutil.which(name, path=_SYSTEM_PATH) is None]
+def missing_slurm(*, accounting: bool = False) -> str:
+    """What to do about Slurm that is not installed here; empty if it is. `accounting`: with slurmdbd."""
+    needed = _PROGRAMS + (_ACCOUNTING_PROGRAMS if accounting else ())
+    missing = [name for name in needed if shutil.which(name, path=_SYSTEM_PATH) is None]
     return f"{', '.join(missing)} not installed: as root, sh scripts/install_slurm.sh" if missing else ""
 
 
@@ -76,6 +87,12 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def listens(port: int) -> bool:
+    """True if somebody listens on a port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def write_cluster(plan: ClusterPlan) -> None:
     """Make the cluster's folder with its configuration, its munge key and its GPUs.
 
@@ -97,12 +114,21 @@ def write_cluster(plan: ClusterPlan) -> None:
     last = plan.gpus_per_node - 1
     (plan.folder / "gres.conf").write_text(f"Name=gpu Type={plan.gpu_type} File={plan.folder}/gpu/gpu[0-{last}]\n")
     (plan.folder / "slurm.conf").write_text(_slurm_conf(plan))
+    if plan.accounting:
+        config = plan.folder / "slurmdbd.conf"
+        config.touch(mode=0o600)
+        config.write_text(_slurmdbd_conf(plan))
+
+
+def own_name() -> str:
+    """The Unix user of this process."""
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def _slurm_conf(plan: ClusterPlan) -> str:
-    user = pwd.getpwuid(os.getuid()).pw_name
+    user, lines = own_name(), plan.lines + (_accounting_lines(plan) if plan.accounting else "")
     folder, nodes = plan.folder, f"{plan.name}[0001-{plan.node_count:04d}]"
-    first = plan.first_port + 1
+    first = plan.accounting_port + 1
     return f"""\
 ClusterName={plan.name}
 SlurmctldHost=localhost(127.0.0.1)
@@ -126,7 +152,36 @@ NodeName=DEFAULT CPUs=64 RealMemory=1000000 Gres=gpu:{plan.gpu_type}:{plan.gpus_
 NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{first + plan.node_count - 1}] State=UNKNOWN
 PartitionName=DEFAULT MaxTime=INFINITE DefaultTime=60 State=UP OverSubscribe=NO
 PartitionName=gpu Nodes={nodes} Default=YES
-{plan.lines}
+{lines}
+"""
+
+
+def _accounting_lines(plan: ClusterPlan) -> str:
+    return f"""
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort={plan.accounting_port}
+AccountingStoragePass={plan.folder}/run/munge.sock
+AccountingStorageTRES=gres/gpu,gres/gpu:{plan.gpu_type}
+"""
+
+
+def _slurmdbd_conf(plan: ClusterPlan) -> str:
+    return f"""\
+AuthType=auth/munge
+AuthInfo=socket={plan.folder}/run/munge.sock
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={plan.accounting_port}
+# without this it listens on all addresses
+CommunicationParameters=NoInAddrAny
+SlurmUser={own_name()}
+LogFile={plan.folder}/log/slurmdbd.log
+PidFile={plan.folder}/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser={own_name()}
+StorageLoc=accounts
 """
 
 

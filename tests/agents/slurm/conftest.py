@@ -32,12 +32,21 @@ def cluster() -> Iterator[SlurmCluster]:
 
 
 def open_slurm(
-    cluster: SlurmCluster, directory: Path, *, queue_seconds: int = 600, partition: str = "gpu"
+    cluster: SlurmCluster,
+    directory: Path,
+    *,
+    queue_seconds: int = 600,
+    partition: str = "gpu",
+    patience: Patience = SOON,
 ) -> SlurmEngine:
     """The engine of the cluster, its files below `directory`; impatient, so that tests are quick."""
     pool = SlurmPool(id=POOL, partition=partition, nodes=cluster.nodes, gpus_per_node=8, gres_type="b200")
     table = SlurmSite(
-        pools={POOL: pool}, slurm_conf=str(cluster.config), kill_wait_seconds=2, queue_seconds=queue_seconds
+        pools={POOL: pool},
+        slurm_conf=str(cluster.config),
+        kill_wait_seconds=2,
+        queue_seconds=queue_seconds,
+        accounting=cluster.plan.accounting,
     )
     settings = SlurmSettings(
         fleet=f"f{zlib.crc32(str(directory).encode())}",  # tags are unique for ever: a fleet for each test
@@ -45,7 +54,7 @@ def open_slurm(
         directory=directory / "site",
         output_limit_bytes=1000,
         beat_ms=300,
-        patience=SOON,
+        patience=patience,
     )
     commands = SlurmCommands(ProcessRunner(table.commands, table.slurm_conf), os.getuid())
     return SlurmEngine(settings, table, commands)

@@ -10,7 +10,7 @@ from pumasi.agents.slurm.commands import SlurmCommands
 from pumasi.agents.slurm.engine import SlurmEngine, SlurmSettings
 from pumasi.agents.slurm.site import SlurmPool, SlurmSite
 from pumasi.model.jobs import Outcome, StopCause
-from pumasi.ports.engine import Ending, StartVerdict
+from pumasi.ports.engine import Ending, Start, StartVerdict
 from pumasi.protocol.messages import RunKey, StartOrder
 from pumasi.testing.engine import an_order
 from pumasi.testing.hostile_slurm import OTHER_USER, USER, HostileSlurm
@@ -48,7 +48,7 @@ class Story:
         self.engine = self.new_engine()
 
     def new_engine(self) -> SlurmEngine:
-        settings = SlurmSettings(fleet="test", site="sejong", directory=self.folder / "site")
+        settings = SlurmSettings(fleet="test", site="sejong", directory=self.folder / "site", submissions_at_once=1)
         return SlurmEngine(settings, TABLE, SlurmCommands(self.slurm, USER, self.slurm.clock), self.slurm.clock)
 
     def tell(self, steps: int = 40) -> None:
@@ -72,7 +72,7 @@ class Story:
         if not attempt or (last in self.told and attempt < 5):
             last = RunKey(job, attempt + 1)
             self.orders[last] = an_order("true", last.job, last.attempt)
-        answer = self.engine.start(self.orders[last], 600_000, 30_000)
+        (answer,) = self.engine.start([Start(self.orders[last], 600_000, 30_000)])
         if answer.verdict in (StartVerdict.REFUSED, StartVerdict.FORBIDDEN) and last not in self.told:
             self.note(Ending(last, detail=answer.detail, outcome=Outcome.NEVER_STARTED))
 

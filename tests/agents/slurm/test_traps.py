@@ -15,7 +15,7 @@ from pumasi.agents.run_book import ended_report
 from pumasi.agents.slurm.engine import SlurmEngine
 from pumasi.events.facts import NodeState
 from pumasi.model.jobs import Outcome, Span, StopCause
-from pumasi.ports.engine import Ending, StartVerdict
+from pumasi.ports.engine import Ending, Start, StartVerdict
 from pumasi.protocol.messages import NodeHealth, NodeReport, RunKey, StartOrder
 from pumasi.testing.engine import Driver, an_order
 from pumasi.testing.slurm_cluster import SlurmCluster
@@ -264,7 +264,7 @@ def test_a_run_whose_directory_is_wiped_comes_to_an_end(
 
 def test_a_partition_that_is_not_there_is_refused(cluster: SlurmCluster, tmp_path: Path) -> None:
     engine = open_slurm(cluster, tmp_path, partition="nowhere")
-    answer = engine.start(an_order_here(tmp_path, "true"), LONG_MS, 0)
+    (answer,) = engine.start([Start(an_order_here(tmp_path, "true"), LONG_MS, 0)])
     assert (answer.verdict, "partition" in answer.detail) == (StartVerdict.FORBIDDEN, True)
     assert engine.find() == ()
 

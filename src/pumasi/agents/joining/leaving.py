@@ -3,6 +3,7 @@
 The wish is a file in the site's directory, so that it outlasts the agent. What runs may end as it would have.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pumasi.agents.journal import Journal
@@ -10,8 +11,8 @@ from pumasi.agents.run_book import RunBook
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import PoolId
 from pumasi.model.jobs import StopCause
-from pumasi.ports.engine import Engine, Found, Output, Polled, StartAnswer
-from pumasi.protocol.messages import NodeHealth, NodeReport, RunKey, StartOrder
+from pumasi.ports.engine import Engine, Found, Output, Polled, Start, StartAnswer
+from pumasi.protocol.messages import NodeHealth, NodeReport, RunKey
 
 LEAVING_FILE = "leaving"
 _REASON = "the site is leaving the fleet"
@@ -55,9 +56,9 @@ class LeavingEngine:
             return polled._replace(nodes=self._drained if changed else None)
         return polled._replace(nodes=self._latest) if changed else polled
 
-    def start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
+    def start(self, starts: Sequence[Start]) -> list[StartAnswer]:
         """As the engine does."""
-        return self._engine.start(order, time_limit_ms, grace_ms)
+        return self._engine.start(starts)
 
     def stop(self, run: RunKey, cause: StopCause, signal: str, kill_in_ms: int) -> bool:
         """As the engine does."""

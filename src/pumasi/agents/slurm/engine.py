@@ -13,7 +13,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,7 @@ from pumasi.agents.slurm.submission import CannotAsk, batch_script, submission_o
 from pumasi.agents.slurm.tracked import Patience, Tracked
 from pumasi.model.ids import SiteId
 from pumasi.model.jobs import Outcome, StopCause
-from pumasi.ports.engine import Ending, Found, Output, Polled, StartAnswer, StartVerdict
+from pumasi.ports.engine import Ending, Found, Output, Polled, Start, StartAnswer, StartVerdict
 from pumasi.protocol.messages import RunKey, StartOrder
 
 _MOST_ASKS = 5
@@ -50,7 +51,8 @@ _INHERITED = (
 class SlurmSettings(Struct, frozen=True, kw_only=True):
     """`directory`: the agent's own, seen by all nodes under the same path; the rest as for any engine.
 
-    `beat_ms`: how often a supervisor shows that it lives, and looks whether it is told to stop.
+    `beat_ms`: how often a supervisor shows that it lives, and looks whether it is told to stop. `submissions_at_once`:
+    how many `sbatch` may be under way.
     """
 
     fleet: str
@@ -59,6 +61,7 @@ class SlurmSettings(Struct, frozen=True, kw_only=True):
     output_limit_bytes: int = 64 << 20
     beat_ms: int = 5000
     keep_days: int = 7
+    submissions_at_once: int = 8
     patience: Patience = Patience()
 
 
@@ -90,8 +93,15 @@ class SlurmEngine:
 
     # -- the port
 
-    def start(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer:
+    def start(self, starts: Sequence[Start]) -> list[StartAnswer]:
         """As the port says. With Slurm away the run is queued all the same, and submitted when Slurm is back."""
+        prepared = [self._prepare(*start) for start in starts]
+        fresh = [each for each in prepared if isinstance(each, Tracked)]
+        refusals = dict(zip([each.run for each in fresh], self.submit(fresh), strict=True))
+        return [self._begin(each, refusals[each.run]) if isinstance(each, Tracked) else each for each in prepared]
+
+    def _prepare(self, order: StartOrder, time_limit_ms: int, grace_ms: int) -> StartAnswer | Tracked:
+        """A run that is to be submitted; the answer if it is not."""
         if order.run in self._runs:
             return self._known(self._runs[order.run])
         if self._store.is_over(order.run):
@@ -103,16 +113,18 @@ class SlurmEngine:
             self._adopt(directory)
             return self._known(self._runs[order.run])
         try:
-            tracked = self._lay_out(directory, order, time_limit_ms, grace_ms)
+            return self._lay_out(directory, order, time_limit_ms, grace_ms)
         except (OSError, UnicodeEncodeError, CannotAsk) as error:
             shutil.rmtree(directory.path, ignore_errors=True)
             verdict = StartVerdict.FORBIDDEN if isinstance(error, CannotAsk) else StartVerdict.REFUSED
             return StartAnswer(verdict, f"cannot start here: {error}")
-        refused = self.submit(tracked)
-        if refused is not None and directory.claim_for_nobody():
-            shutil.rmtree(directory.path, ignore_errors=True)
+
+    def _begin(self, tracked: Tracked, refused: Refused | None) -> StartAnswer:
+        """The answer to an order that was submitted, and what Slurm said to it."""
+        if refused is not None and tracked.directory.claim_for_nobody():
+            shutil.rmtree(tracked.directory.path, ignore_errors=True)
             return StartAnswer(StartVerdict.FORBIDDEN, f"the site's Slurm refuses it: {refused.reason}")
-        self._runs[order.run] = tracked
+        self._runs[tracked.run] = tracked
         return StartAnswer(StartVerdict.QUEUED)
 
     def stop(self, run: RunKey, cause: StopCause, signal: str, kill_in_ms: int) -> bool:  # the port's names
@@ -210,8 +222,17 @@ class SlurmEngine:
         )
         return Tracked(run=order.run, directory=directory, submission=submission, queued_at=self._clock())
 
-    def submit(self, tracked: Tracked) -> Refused | None:
-        """Submit a run, once more if it was before: what has claimed it goes on alone. Returns Slurm's refusal."""
+    def submit(self, runs: Sequence[Tracked]) -> list[Refused | None]:
+        """Submit runs, several at once, and once more if they were before: what has claimed one goes on alone.
+
+        Returns Slurm's refusal of each, None if it is none.
+        """
+        if len(runs) < 2 or self._settings.submissions_at_once == 1:
+            return [self._submit(tracked) for tracked in runs]
+        with ThreadPoolExecutor(self._settings.submissions_at_once, thread_name_prefix="sbatch") as threads:
+            return list(threads.map(self._submit, runs))
+
+    def _submit(self, tracked: Tracked) -> Refused | None:
         if tracked.asks >= _MOST_ASKS:
             return Refused(f"Slurm took it {_MOST_ASKS} times and lost it as often")
         if not tracked.directory.path.exists():

@@ -25,8 +25,8 @@ Rows = Sequence[SlurmJob]
 class Runs(Protocol):
     """What the engine does about a run."""
 
-    def submit(self, tracked: Tracked) -> Refused | None:
-        """Submit it (again)."""
+    def submit(self, runs: Sequence[Tracked]) -> list[Refused | None]:
+        """Submit them (again)."""
         ...
 
     def conclude(self, tracked: Tracked, record: ExitRecord) -> None:
@@ -72,8 +72,8 @@ class Reconciler:
         by_run = self._by_run(self._commands.jobs())
         self._end_strays(by_run, {each.run for each in tracked}, began)
         due = [each for each in tracked if self._match(each, by_run.get(each.run, ()), began)]
-        for each in due[:_MOST_SUBMISSIONS]:
-            refused = self._runs.submit(each)
+        due = due[:_MOST_SUBMISSIONS]
+        for each, refused in zip(due, self._runs.submit(due), strict=True):
             if refused is not None:
                 self._runs.give_back_unstarted(each, f"the site's Slurm refuses it: {refused.reason}")
 

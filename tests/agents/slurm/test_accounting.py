@@ -1,0 +1,59 @@
+"""Where slurmdbd keeps what has ended, the engine asks it about what Slurm has purged; on a real slurmdbd."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pumasi.agents.slurm.commands import SlurmCommands
+from pumasi.agents.slurm.runner import ProcessRunner
+from pumasi.model.jobs import Outcome, Span
+from pumasi.protocol.messages import RunKey
+from pumasi.testing.engine import Driver, an_order
+from pumasi.testing.slurm_cluster import SlurmCluster, running_clusters
+from pumasi.testing.slurm_files import missing_slurm
+from tests.agents.slurm.conftest import SOON, open_slurm
+
+PATIENCE_SECONDS = 80.0
+RUN = RunKey(1, 1)
+
+
+@pytest.fixture(scope="module")
+def cluster(slurm_folder: Path) -> Iterator[SlurmCluster]:
+    """Two nodes and a slurmdbd; Slurm itself forgets a job two seconds after its end."""
+    problem = missing_slurm(accounting=True)
+    if problem:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+    with running_clusters(slurm_folder, ["books"], nodes=2, accounting=True, lines="MinJobAge=2") as clusters:
+        yield clusters["books"]
+
+
+def until(holds: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < give_up_at, "it did not come about in time"
+        time.sleep(0.1)
+
+
+def test_how_a_purged_job_ended_is_known_from_slurmdbd(cluster: SlurmCluster, tmp_path: Path) -> None:
+    """The node goes with the run and its supervisor; when anybody looks, Slurm has purged the job."""
+    driver = Driver(open_slurm(cluster, tmp_path, patience=SOON._replace(lost=1.0)), PATIENCE_SECONDS)
+    driver.start(an_order("echo ready; sleep 600", spans=(Span(0, 1, 0xFF),)))
+    driver.await_output(RUN, "ready")
+    cluster.kill_node(cluster.nodes[0])
+    cluster.ask("scontrol", "update", f"node={cluster.nodes[0]}", "state=down", "reason=fire")
+    until(lambda: not cluster.ask("squeue", "--noheader", "--states=all"))
+    assert driver.ending(RUN).outcome is Outcome.NODE_FAILED
+    cluster.start_node(cluster.nodes[0])
+
+
+def test_the_accounts_tell_state_and_exit_code(cluster: SlurmCluster) -> None:
+    number = cluster.submit("#!/bin/sh\nexit 3", "--job-name=pumasi-test-7-1", f"--nodelist={cluster.nodes[1]}")
+    commands = SlurmCommands(ProcessRunner("/usr/bin", str(cluster.config)), os.getuid())
+    until(lambda: [each.state for each in commands.accounted("pumasi-test-7-1")] == ["FAILED"])
+    (account,) = commands.accounted("pumasi-test-7-1")
+    assert (account.id, account.exit_code, account.signal) == (number, 3, 0)
+    assert abs(account.submitted - time.time()) < 3600, "times are Unix seconds"
+    assert commands.accounted("pumasi-test-8-1") == []
