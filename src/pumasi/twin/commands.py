@@ -12,7 +12,7 @@ from pumasi.twin.changes import ChangeRefused
 from pumasi.twin.experiment import day_of, prepare, read_fleet
 from pumasi.twin.report.files import write_again, write_report
 from pumasi.twin.rules import Rules
-from pumasi.twin.runner import Task, run_all
+from pumasi.twin.runner import NoCluster, Task, run_all
 from pumasi.twin.scenario_file import ScenarioFile, find_file, load_rules, load_scenario
 from pumasi.twin.workloads.trace import TraceProblem
 from pumasi.twin.world import CannotSimulate
@@ -117,7 +117,7 @@ def simulate(tasks: Sequence[Task], out: Path, title: str, traces: Path, process
         target = write_report(out, title, fleet, runs)
     except PlanError as error:
         raise TwinProblem("the plan has mistakes", tuple(str(each) for each in error.problems)) from error
-    except (ChangeRefused, TraceProblem, CannotSimulate, OSError) as error:
+    except (ChangeRefused, TraceProblem, CannotSimulate, NoCluster, OSError) as error:
         raise TwinProblem(str(error)) from error
     return Finished(target, len(runs), sum(not each.finished for each in runs), len(tasks) - len(runs))
 

@@ -1,8 +1,10 @@
 """Many runs at once, on all cores, with progress told and a stop that leaves what there is.
 
-Each run is a process of its own from the start, so that none inherits anything from another.
+Each run is a process of its own from the start, so that none inherits anything from another. Where `RAY_ADDRESS` names
+a Ray cluster, as Ray's own tools take it, the runs are spread over that instead.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -11,12 +13,14 @@ from multiprocessing import get_context
 from multiprocessing.sharedctypes import SynchronizedArray
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct, structs
 
 from pumasi.twin.experiment import day_ms, run
 from pumasi.twin.report.measures import Measures
 from pumasi.twin.rules import Rules
+from pumasi.twin.run import Progress
 from pumasi.twin.scenario_file import ScenarioFile
 from pumasi.twin.workloads.resample import DAY_MS
 
@@ -31,6 +35,26 @@ class Task(Struct, frozen=True, kw_only=True):
     rules: Rules
     seed: int
     label: str = ""
+
+
+def run_task(task: Task, traces: Path, progress: Progress | None = None) -> Measures:
+    """One run; what `experiment.run` raises."""
+    measures = run(task.file, task.rules, task.seed, traces, progress)
+    return structs.replace(measures, rules=task.label) if task.label else measures
+
+
+def run_all(tasks: Sequence[Task], traces: Path, processes: int, told: Told) -> list[Measures]:
+    """Run tasks on some processes, or on a Ray cluster; on Ctrl-C, what has been run by then.
+
+    :raises CannotSimulate: and what else `experiment.run` raises, of the first task that fails.
+    :raises NoCluster: if a Ray cluster is named that cannot be had.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return _run_on_ray(tasks, traces, told)
+    return _run_here(tasks, traces, processes, told)
+
+
+# --- on this machine -------------------------------------------------------------------------------------------------
 
 
 class _Shared:
@@ -55,16 +79,13 @@ def _work(index: int, task: Task, traces: Path) -> Measures | None:
 
     if _shared.stop.is_set():
         return None
-    measures = run(task.file, task.rules, task.seed, traces, progress)
+    measures = run_task(task, traces, progress)
     _shared.reached_ms[index] = measures.until_ms
-    return structs.replace(measures, rules=task.label) if task.label else measures
+    return measures
 
 
-def run_all(tasks: Sequence[Task], traces: Path, processes: int, told: Told) -> list[Measures]:
-    """Run tasks on some processes; on Ctrl-C, what has been run by then, the last ones in part.
-
-    :raises CannotSimulate: and what else `experiment.run` raises, of the first task that fails.
-    """
+def _run_here(tasks: Sequence[Task], traces: Path, processes: int, told: Told) -> list[Measures]:
+    """Runs that Ctrl-C stops are measured as far as they got."""
     context = get_context("spawn")
     reached_ms: SynchronizedArray[int] = context.Array(c_longlong, len(tasks))
     stop = context.Event()
@@ -100,3 +121,45 @@ def _progress(tasks: Sequence[Task], reached_ms: "SynchronizedArray[int]") -> tu
             done += min(1000, 1000 * (at_ms - day_ms(task.file.start)) // (task.file.days * DAY_MS))
             latest = at_ms
     return done // len(tasks), latest
+
+
+# --- on a Ray cluster ------------------------------------------------------------------------------------------------
+
+
+class NoCluster(Exception):
+    """`RAY_ADDRESS` names a cluster, but there is none there, or no Ray here."""
+
+
+def _run_on_ray(tasks: Sequence[Task], traces: Path, told: Told) -> list[Measures]:
+    """Progress is told run by run, and a run that Ctrl-C stops is lost: its process is somewhere else."""
+    ray = _connected()
+    try:
+        remote = ray.remote(num_cpus=1)(run_task)
+        futures = [remote.remote(task, traces) for task in tasks]
+        done, waiting = [], futures
+        try:
+            while waiting:
+                done, waiting = ray.wait(futures, num_returns=len(tasks), timeout=LOOK_SECONDS, fetch_local=False)
+                ray.get(done)  # what went wrong goes wrong here
+                told(1000 * len(done) // len(tasks), 0)
+        except KeyboardInterrupt:
+            for future in waiting:
+                ray.cancel(future, force=True)
+        return [ray.get(future) for future in futures if future in done]
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    finally:
+        ray.shutdown()
+
+
+def _connected() -> Any:
+    """Ray, connected to the cluster that is named."""
+    try:
+        import ray
+    except ImportError as error:
+        raise NoCluster("RAY_ADDRESS is set, but Ray is not installed here: pip install 'pumasi[ray]'") from error
+    try:
+        ray.init(logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        raise NoCluster(f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}") from error
+    return ray
