@@ -18,14 +18,8 @@ from pumasi.control.refusals import Refusal
 from pumasi.events.facts import (
     AttemptPlaced,
     Event,
-    GpuModelDeclared,
     JobSubmitted,
     LinkState,
-    OwnerDeclared,
-    PolicyDeclared,
-    PoolDeclared,
-    QueueDeclared,
-    SiteDeclared,
     SiteSilent,
 )
 from pumasi.ledger import ledger as ledgers
@@ -59,7 +53,6 @@ _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
 }
 
 _HEARD = (commands.HearSite, commands.EnrolSite)
-_DECLARATIONS = {PolicyDeclared, GpuModelDeclared, OwnerDeclared, SiteDeclared, PoolDeclared, QueueDeclared}
 
 
 class Staged(Struct):
@@ -221,9 +214,9 @@ class ControlPlane:
     def end_cycle(self, made: Plan) -> int:
         """Fold what was submitted meanwhile, and stage what the plan says; returns how many facts that made."""
         self._planning_ms = None
-        unfolded, self._unfolded = self._unfolded, []
-        for event in unfolded:
-            self._fold(event)
+        if self._unfolded:
+            unfolded, self._unfolded = self._unfolded, []
+            self._fold(unfolded)
         if made.events:
             self._stage(made.events)
         return len(made.events)
@@ -243,20 +236,21 @@ class ControlPlane:
 
     def _stage(self, events: Sequence[Event]) -> None:
         self._staged.events += events
-        if self._planning_ms is not None:
+        if self._planning_ms is None:
+            self._fold(events)
+        else:
             self._unfolded += events
-            return
-        for event in events:
-            self._fold(event)
 
-    def _fold(self, event: Event) -> None:
-        ended = apply(self.state, event)
-        self.ledger.apply(event)
-        if type(event) in _DECLARATIONS:
+    def _fold(self, events: Sequence[Event]) -> None:
+        state, enter_in_books, declarations = self.state, self.ledger.apply, self.state.changes.declarations
+        for event in events:
+            ended = apply(state, event)
+            enter_in_books(event)
+            if ended is not None:
+                self._staged.ended.append(ended)
+        if state.changes.declarations != declarations:
             self._judged.clear()
             self._nobody_silent_before_ms = 0
-        if ended is not None:
-            self._staged.ended.append(ended)
 
     def listen(self, site: SiteId, *, begins: bool) -> None:
         """Note that a call of the site's agent is held open, or no longer is: meanwhile the site is not silent."""

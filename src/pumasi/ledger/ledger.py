@@ -5,7 +5,8 @@ are exact integers: the sum over the ledger is the integral of the allocations.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 from msgspec import Struct, field
@@ -23,8 +24,6 @@ from pumasi.ledger.reclaims import Reclaims
 from pumasi.model.calendar import day_begins_ms, day_of
 from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import Charge
-
-_OF_RECLAIMS = (StopOrdered, ReservationMade, ReservationEnded)
 
 
 class TransferKey(Struct, frozen=True, order=True, gc=False):
@@ -61,17 +60,24 @@ class Ledger(Struct):
     def apply(self, event: Event) -> None:
         """Fold one fact of the log."""
         self.seq += 1
-        if isinstance(event, AttemptPlaced):
-            self.running[event.job] = OpenAllocation(event.queue, event.pool, event.charges, event.at_ms)
-        elif isinstance(event, AttemptEnded):
-            self._post(self.running.pop(event.job), event.at_ms)
-        elif isinstance(event, AllocationRecharged):
-            allocation = self.running[event.job]
-            self._post(allocation, event.at_ms)
-            since_ms = max(allocation.since_ms, event.at_ms)
-            self.running[event.job] = OpenAllocation(allocation.queue, allocation.pool, event.charges, since_ms)
-        elif isinstance(event, _OF_RECLAIMS):
-            self.reclaims.apply(event, self._gpus(event))
+        enter = _ENTERED.get(type(event))
+        if enter is not None:
+            enter(self, event)
+
+    def _placed(self, event: AttemptPlaced) -> None:
+        self.running[event.job] = OpenAllocation(event.queue, event.pool, event.charges, event.at_ms)
+
+    def _ended(self, event: AttemptEnded) -> None:
+        self._post(self.running.pop(event.job), event.at_ms)
+
+    def _recharged(self, event: AllocationRecharged) -> None:
+        allocation = self.running[event.job]
+        self._post(allocation, event.at_ms)
+        since_ms = max(allocation.since_ms, event.at_ms)
+        self.running[event.job] = OpenAllocation(allocation.queue, allocation.pool, event.charges, since_ms)
+
+    def _of_reclaim(self, event: StopOrdered | ReservationMade | ReservationEnded) -> None:
+        self.reclaims.apply(event, self._gpus(event))
 
     def _gpus(self, event: Event) -> int:
         if not isinstance(event, StopOrdered):
@@ -93,6 +99,16 @@ class Ledger(Struct):
             for key, gpu_milliseconds in transfers(allocation, until_ms):
                 totals[key] += gpu_milliseconds
         return dict(sorted(totals.items()))
+
+
+_ENTERED: dict[type, Callable[[Ledger, Any], None]] = {
+    AttemptPlaced: Ledger._placed,
+    AttemptEnded: Ledger._ended,
+    AllocationRecharged: Ledger._recharged,
+    StopOrdered: Ledger._of_reclaim,
+    ReservationMade: Ledger._of_reclaim,
+    ReservationEnded: Ledger._of_reclaim,
+}
 
 
 def transfers(allocation: OpenAllocation, until_ms: int) -> Iterator[tuple[TransferKey, int]]:

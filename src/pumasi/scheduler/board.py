@@ -1,6 +1,7 @@
 """The working copy of one cycle: branches of the maps, copies of the books, and the events decided so far.
 
-Everything is copied on first touch, so a cycle that changes two pools copies two pools. The state is never changed.
+Everything is copied on first touch, so a cycle that changes two pools copies two pools; a pool's map only when it is
+looked at again after a placement, which most cycles never do. The state is never changed.
 """
 
 from collections.abc import Collection, Iterable
@@ -69,6 +70,7 @@ class Board:
         self._shadows: dict[PoolId, dict[tuple[JobId, ...], FreeMap]] = {}
         self._surplus_gpus: dict[OwnerId, int] | None = None
         self._maps: dict[PoolId, FreeMap] = {}
+        self._taken: dict[PoolId, list[Span]] = {}  # what the maps do not show yet
         self._books: dict[PoolId, Accounts] = {}
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaTree | None] = {}
         self._tenants: dict[PoolId, Tenants] = {}
@@ -78,6 +80,8 @@ class Board:
 
     def free(self, pool: PoolId) -> FreeMap:
         """The pool's free GPUs, to read."""
+        if pool in self._taken:
+            return self._writable(pool)
         return self._maps.get(pool) or self.state.occupancy[pool].free
 
     def books(self, pool: PoolId) -> Accounts:
@@ -258,16 +262,12 @@ class Board:
     def place(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
         """Give a job free GPUs. A planned start it delays, as only home work of another owner may, is given up."""
         self._give_up_delayed(job, pool, spans)
-        free = self._writable(pool)
-        gpus = 0
-        for span in spans:
-            free.take(span)
-            gpus += span.gpus
+        self._taken.setdefault(pool, []).extend(spans)
         for shadow in self._shadows.get(pool, _NO_SHADOWS).values():
             shadow.take_free(spans)
         if pool in self._tenants:
             self._tenants[pool].touch(spans)
-        self._take_quota(job, pool, gpus)
+        self._take_quota(job, pool, job.spec.gpus)
         self._start(job, pool, spans, charges)
 
     def start_reserved(self, job: Job, reservation: Reservation) -> None:
@@ -298,7 +298,7 @@ class Board:
         self._writable(pool).take_free(spans)
         self._shadows.pop(pool, None)
         self.tenants(pool).hold(spans)
-        accounts.promise(self._own_books(pool), charges, 1)
+        accounts.promise(self._own_books(pool, job.owner, charges), charges, 1)
         self._take_quota(job, pool, job.spec.gpus)
         self.reserved[job.id] = Reservation(job.id, pool, spans, charges, self.now_ms, due_ms)
         self.events.append(
@@ -327,9 +327,9 @@ class Board:
         """Count a live allocation on other entitlements."""
         attempt = job.attempts[-1]
         self.stirred[attempt.pool] = None
-        books, tenants = self._own_books(attempt.pool), self.tenants(attempt.pool)
-        self._post(books, job.owner, tenants.charges(job), -1)
-        self._post(books, job.owner, charges, 1)
+        tenants = self.tenants(attempt.pool)
+        self._post(attempt.pool, job.owner, tenants.charges(job), -1)
+        self._post(attempt.pool, job.owner, charges, 1)
         tenants.recharge(job, charges)
         self._move(job, attempt.pool)
         self.events.append(
@@ -355,16 +355,23 @@ class Board:
         branch = self._maps.get(pool)
         if branch is None:
             branch = self._maps[pool] = self.state.occupancy[pool].free.branch()
+        for span in self._taken.pop(pool, ()):
+            branch.take(span)
         return branch
 
-    def _own_books(self, pool: PoolId) -> Accounts:
-        books = self._books.get(pool)
+    def _own_books(self, pool: PoolId, borrower: OwnerId, charges: tuple[Charge, ...]) -> Accounts:
+        """The pool's accounts, those of the borrower and the charged owners to write."""
+        theirs, books = self.state.books[pool], self._books.get(pool)
         if books is None:
-            books = self._books[pool] = {owner: copy(account) for owner, account in self.state.books[pool].items()}
+            books = self._books[pool] = dict(theirs)
+        for owner in (borrower, *[charge.owner for charge in charges]):
+            account = theirs.get(owner)
+            if account is not None and books[owner] is account:
+                books[owner] = copy(account)
         return books
 
     def _start(self, job: Job, pool: PoolId, spans: tuple[Span, ...], charges: tuple[Charge, ...]) -> None:
-        self._post(self._own_books(pool), job.owner, charges, 1)
+        self._post(pool, job.owner, charges, 1)
         self._started[pool] = self._started.get(pool, 0) + span_gpus(spans)
         self.placed[job.id] = pool
         self._moved.setdefault(pool, {})[job.id] = (self.now_ms + job.spec.time_limit_seconds * 1000, spans, charges)
@@ -404,13 +411,14 @@ class Board:
 
     def _end_reservation(self, reservation: Reservation, state: ReservationState) -> None:
         del self.reserved[reservation.job]
-        accounts.promise(self._own_books(reservation.pool), reservation.charges, -1)
+        books = self._own_books(reservation.pool, reservation.charges[0].owner, reservation.charges)
+        accounts.promise(books, reservation.charges, -1)
         self.events.append(ReservationEnded(at_ms=self.now_ms, by=BY, job=reservation.job, state=state))
 
-    def _post(self, books: Accounts, borrower: OwnerId, charges: tuple[Charge, ...], sign: int) -> None:
-        accounts.post(books, borrower, charges, sign)
+    def _post(self, pool: PoolId, borrower: OwnerId, charges: tuple[Charge, ...], sign: int) -> None:
+        accounts.post(self._own_books(pool, borrower, charges), borrower, charges, sign)
         surplus = self._surplus_gpus
-        for charge in charges:
+        for charge in charges if surplus is not None else ():
             if surplus is not None and charge.owner != borrower:
                 surplus[charge.owner] += sign * charge.gpus
                 surplus[borrower] -= sign * charge.gpus

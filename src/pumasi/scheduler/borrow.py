@@ -25,7 +25,7 @@ def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
             trees = [other for other in trees if other is not tree]
             continue
         leaf, (job, demand) = turn
-        if demand.may_borrow and _place_borrowed(board, job, demand):
+        if demand.may_borrow and place_borrowed(board, job, demand):
             tree.used(leaf, job, demand)
         else:
             refuse(board, leaf, job, demand)
@@ -54,7 +54,8 @@ class Standing:
         return (credit + self._board.surplus_gpus(owner) * self._half_life_ms) * self._scale[owner]
 
 
-def _place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
+def place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
+    """Place a job on what its owner has idle and others lend it; True if done."""
     gpus = job.spec.gpus
     for fit in _home_then_idle(board, demand):
         if board.queue_room(job, fit.pool) < gpus or not board.takes(fit.pool, gpus):

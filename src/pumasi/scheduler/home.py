@@ -17,7 +17,7 @@ def home_pass(board: Board, tree: ShareTree) -> None:
     claims = Claims(board)
     while (turn := tree.next()) is not None:
         leaf, (job, demand) = turn
-        if _place_home(board, job, demand) or claims.claim(job, demand):
+        if place_home(board, job, demand) or claims.claim(job, demand):
             tree.used(leaf, job, demand)
         else:
             plan_start(board, job, demand)
@@ -42,7 +42,8 @@ def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
     )
 
 
-def _place_home(board: Board, job: Job, demand: Demand) -> bool:
+def place_home(board: Board, job: Job, demand: Demand) -> bool:
+    """Place a job on free GPUs within its owner's entitlement; True if done."""
     for fit in _by_idle(board, demand):
         has_room = board.home_room(job, fit.pool) >= job.spec.gpus and board.takes(fit.pool, job.spec.gpus)
         if has_room and _place_in(board, job, demand, fit):

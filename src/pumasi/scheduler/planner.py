@@ -16,6 +16,7 @@ from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
+from pumasi.scheduler.lone import place_lone
 from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.preempt import preempt_pass
@@ -43,6 +44,10 @@ class Planner:
         stirred = self._notice(now_ms)
         if not stirred and not self._awake:
             return Board(self.state, now_ms, self._rules, self._outlooks)
+        if len(self._awake) == 1 and self._is_quiet(stirred):
+            board = Board(self.state, now_ms, self._rules, self._outlooks)
+            if place_lone(board, next(iter(self._awake))):
+                return board
         whole: dict[PoolId, None] = {}
         while True:
             board = Board(self.state, now_ms, self._rules, self._outlooks)
@@ -147,6 +152,13 @@ class Planner:
         borrow_pass(board, trees)
         preempt_pass(board)
         return trees
+
+    def _is_quiet(self, stirred: list[PoolId]) -> bool:
+        """True if nothing is to be settled, and nobody who sleeps can have got room: only who is awake matters."""
+        state = self.state
+        if state.reservations or state.planned or state.powered or self._rules.preempting:
+            return False
+        return not any(state.guests[pool] or self._by_pool[pool] for pool in stirred)
 
     def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:
         """Who is awake, and the sleepers that may have room where something changed."""

@@ -97,10 +97,13 @@ class Claims:
         return is_so
 
     def _opened(self, demand: Demand) -> list[Offer]:
-        """The pools where a demand may claim, in the order it prefers them."""
+        """The pools where a demand may claim, in the order it prefers them.
+
+        Within a cycle an entitlement only fills: where it does not carry the demand now, nobody need be priced.
+        """
         board, owner, found = self._board, demand.owner, []
         for fit in demand.home_fits:
-            if not board.is_connected(fit.pool):
+            if not board.is_connected(fit.pool) or self._room(owner, fit.pool) < fit.need.gpus:
                 continue
             key = (owner, fit.pool)
             if key not in self._candidates:
@@ -116,8 +119,7 @@ class Claims:
         board, fit, candidates = self._board, offer.fit, offer.candidates
         candidates.refresh()
         offer.changes, offer.option = candidates.changes, None
-        account = board.account(demand.owner, fit.pool)
-        if account.due - account.home - account.promised < fit.need.gpus or not candidates.victims:
+        if self._room(demand.owner, fit.pool) < fit.need.gpus or not candidates.victims:
             return
         room = _for_shape(board.free(fit.pool), fit.need, candidates, self._wanted_nodes(demand, fit))
         if room is None:
@@ -128,9 +130,13 @@ class Claims:
 
     def _wanted_nodes(self, demand: Demand, fit: Fit) -> int:
         """How many nodes the jobs with this demand could claim in a pool, this one included."""
-        account = self._board.account(demand.owner, fit.pool)
-        room = account.due - account.home - account.promised
+        room = self._room(demand.owner, fit.pool)
         return max(fit.need.nodes, min(self._left[demand] * fit.need.nodes, room // fit.need.each))
+
+    def _room(self, owner: OwnerId, pool: PoolId) -> int:
+        """GPUs of the owner's entitlement that none of its own work uses or is promised."""
+        account = self._board.account(owner, pool)
+        return account.due - account.home - account.promised
 
 
 def _cost(option: Option) -> int:

@@ -50,6 +50,14 @@ class Backlog:
         self.lines: dict[QueueId, Line] = {}
         self.below: dict[QueueId, dict[QueueId, None]] = {}
 
+    def branch(self) -> "Backlog":
+        """A backlog that starts as this one and goes its own way."""
+        twin = Backlog(self.key, self.spec)
+        twin.jobs = self.jobs
+        twin.lines = {queue: list(line) for queue, line in self.lines.items()}
+        twin.below = {queue: dict(children) for queue, children in self.below.items()}
+        return twin
+
     def open(self, queue: QueueId, order: tuple[int, JobId]) -> None:
         """The first job of a queue enters."""
         self.lines[queue] = [order]
@@ -78,10 +86,11 @@ class Backlog:
 class Backlogs:
     """All waiting jobs by need. `arrived`: the needs of the jobs that came last, after `forgotten` earlier ones."""
 
-    __slots__ = ("arrived", "by_need", "forgotten")
+    __slots__ = ("_of_job", "arrived", "by_need", "forgotten")
 
     def __init__(self) -> None:
         self.by_need: dict[DemandKey, Backlog] = {}
+        self._of_job: dict[JobId, Backlog] = {}
         self.arrived: list[Backlog] = []
         self.forgotten = 0
 
@@ -89,24 +98,25 @@ class Backlogs:
         """Backlogs that start as these and go their own way."""
         twin = Backlogs()
         for key, backlog in self.by_need.items():
-            mine = twin.by_need[key] = Backlog(key, backlog.spec)
-            mine.lines = {queue: list(line) for queue, line in backlog.lines.items()}
+            mine = twin.by_need[key] = backlog.branch()
+            twin._of_job.update((job, mine) for line in mine.lines.values() for _, job in line)
         twin.forgotten = self.forgotten + len(self.arrived)
         return twin
 
     def enter(self, job: Job) -> None:
         """A job begins to wait."""
-        spec = job.spec
+        spec, order = job.spec, job.order
         key = (job.owner, _key(spec))
         backlog = self.by_need.get(key)
         if backlog is None:
             backlog = self.by_need[key] = Backlog(key, spec)
         line = backlog.lines.get(spec.queue)
         if line is None:
-            backlog.open(spec.queue, job.order)
+            backlog.open(spec.queue, order)
         else:
-            insort(line, job.order)
+            insort(line, order)
         backlog.jobs += 1
+        self._of_job[job.id] = backlog
         if len(self.arrived) >= ARRIVALS_KEPT:
             self.forgotten += len(self.arrived)
             self.arrived.clear()
@@ -114,15 +124,14 @@ class Backlogs:
 
     def leave(self, job: Job) -> None:
         """A job waits no more."""
-        key = (job.owner, _key(job.spec))
-        backlog = self.by_need[key]
-        line = backlog.lines[job.spec.queue]
+        backlog, queue = self._of_job.pop(job.id), job.spec.queue
+        line = backlog.lines[queue]
         del line[bisect_left(line, job.order)]
         backlog.jobs -= 1
         if not line:
-            backlog.close(job.spec.queue)
+            backlog.close(queue)
             if not backlog.jobs:
-                del self.by_need[key]
+                del self.by_need[backlog.key]
 
 
 class Changes:

@@ -175,11 +175,13 @@ class FleetState:
         name: QueueId | None = queue
         while name is not None:
             record = self.queues[name]
-            record.accrue(at_ms, half_life_ms)
+            if at_ms > record.past_until_ms:
+                record.accrue(at_ms, half_life_ms)
             record.gpus_in_use += gpus
-            record.in_use[pool] = in_pool = record.in_use.get(pool, 0) + gpus
+            in_use = record.in_use
+            in_use[pool] = in_pool = in_use.get(pool, 0) + gpus
             if not in_pool:
-                del record.in_use[pool]
+                del in_use[pool]
             name = record.parent
 
     def settle_credit(self, job: Job, attempt: Attempt, at_ms: int) -> None:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pumasi.events.facts import NodeState
+from pumasi.model.ids import QueueId, queue_parent
 from pumasi.model.jobs import JobState, gpus_on_each_node
 from pumasi.state.accounts import Accounts, post, promise
-from pumasi.state.backlog import shape_key
+from pumasi.state.backlog import Backlog, shape_key
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.freemap import FreeMap
 from pumasi.state.lending import lending_limit
@@ -144,9 +145,19 @@ def _backlogs(state: FleetState) -> Iterator[str]:
             by_queue[queue] += line
             if not line or any(job in state.jobs and shape_key(state.jobs[job].spec) != key[1] for _, job in line):
                 yield f"queue {queue}: {line} do not all need {key}"
+            if not _leads_to(backlog, queue):
+                yield f"queue {queue}: its owner's queues do not lead to it for {key}"
+        if backlog.jobs != sum(map(len, backlog.lines.values())):
+            yield f"{backlog.jobs} jobs are counted for {key}"
     for queue, record in state.queues.items():
         if record.waiting != sorted(by_queue[queue]):
             yield f"queue {queue}: its waiting jobs by need are {sorted(by_queue[queue])}"
+
+
+def _leads_to(backlog: Backlog, queue: QueueId) -> bool:
+    """True if whoever goes down from the owner's queue, by what is noted to be below, comes to this one."""
+    parent = queue_parent(queue)
+    return parent is None or (queue in backlog.below.get(parent, {}) and _leads_to(backlog, parent))
 
 
 def _guests(state: FleetState) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Who holds which GPUs of a pool, which nodes take work, and what is free as a consequence."""
 
 from array import array
+from functools import cache
 
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import JobId
@@ -107,24 +108,26 @@ class Occupancy:
                 return 0
 
     def _set_used(self, span: Span, job: JobId) -> None:
-        each, mask, first, end = self.free.gpus_per_node, span.gpu_mask, span.first, span.first + span.nodes
-        if mask == self.free.full_mask:
-            self.used[first:end] = array("H", (mask if job else 0,)) * span.nodes
-            self._holder[first * each : end * each] = array("i", (job,)) * (span.nodes * each)
+        each, mask, first, nodes = self.free.gpus_per_node, span.gpu_mask, span.first, span.nodes
+        if nodes > 1 and mask == (1 << each) - 1:
+            self.used[first : first + nodes] = array("H", (mask if job else 0,)) * nodes
+            self._holder[first * each : (first + nodes) * each] = array("i", (job,)) * (nodes * each)
         else:
-            for node in range(first, end):
-                self.used[node] = self.used[node] | mask if job else self.used[node] & ~mask
-                for gpu in range(each):
-                    if mask >> gpu & 1:
-                        self._holder[node * each + gpu] = job
-        self.used_gpus += span.gpus if job else -span.gpus
+            used, holder, gpus = self.used, self._holder, _gpus_in(mask)
+            for node in range(first, first + nodes):
+                used[node] ^= mask  # none of it was used before, all of it is now, or the other way round
+                for gpu in gpus:
+                    holder[node * each + gpu] = job
+        gpus_taken = nodes * mask.bit_count()
+        self.used_gpus += gpus_taken if job else -gpus_taken
 
     def _give_back(self, span: Span) -> None:
-        untouched = not self.node_states and not any(self.reserved[span.first : span.first + span.nodes])
-        if untouched:
+        first, nodes = span.first, span.nodes
+        held = self.reserved[first] if nodes == 1 else any(self.reserved[first : first + nodes])
+        if not (held or self.node_states):
             self.free.give(span)
             return
-        for node in range(span.first, span.first + span.nodes):
+        for node in range(first, first + nodes):
             if self.node_state(node) is NodeState.DRAINED:
                 self.capacity_gpus -= span.gpu_mask.bit_count()
             self._give_unused(node, span.gpu_mask)
@@ -138,6 +141,12 @@ class Occupancy:
         free = mask & self.free.masks[node]
         if free:
             self.free.take(Span(node, 1, free))
+
+
+@cache
+def _gpus_in(mask: int) -> tuple[int, ...]:
+    """The indices of a mask's GPUs."""
+    return tuple(gpu for gpu in range(mask.bit_length()) if mask >> gpu & 1)
 
 
 def _each_node(spans: tuple[Span, ...]) -> list[tuple[int, int]]:
