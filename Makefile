@@ -59,6 +59,12 @@ bench-twin: $(VENV)/.dev $(VENV)-accasim/.made ## the speed of the twin, with Ac
 	@echo "bench-twin: measuring; close what else runs on this machine"
 	@$(BIN)/python -m bench.twin
 
+.PHONY: bench-scheduler
+bench-scheduler: $(VENV)/.dev ## what a decision costs on 260,000 GPUs, real Slurm beside it; writes bench/results/scheduler.json
+	@sh scripts/install_slurm.sh
+	@echo "bench-scheduler: measuring; close what else runs on this machine"
+	@$(BIN)/python -m bench.scheduler
+
 $(VENV)-accasim/.made: $(VENV)/.dev
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)-accasim
 	@$(BIN)/uv pip install --quiet --python $(VENV)-accasim/bin/python accasim==1.1.3

@@ -1,9 +1,10 @@
 """Where a need could be met if some jobs ended: the price of each node that lacks GPUs, and the cheapest place.
 
-A job that frees many nodes is one price for all of them. As long as the claims to come can use them all, each node
-bears its part; for the last claims, who could use two nodes of a gang of eight, each bears half.
+Who frees many nodes has one price for all of them. As long as the claims to come can use them all, each node bears its
+part; where they could use two nodes of a gang of eight, each bears half.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 
@@ -30,6 +31,10 @@ class Victim(Struct, gc=False):
     kill_at_ms: int
     returned: int = 0
     is_stopping: bool = False
+
+    def share(self, nodes: int, spare_nodes: int) -> int:
+        """What so many of its nodes bear of its cost, if other claims can use `spare_nodes` more of them."""
+        return self.cost * nodes // (nodes + max(0, min(len(self.pieces) - nodes, spare_nodes)))
 
 
 class Openings:
@@ -100,8 +105,7 @@ class Openings:
             self._stale = dict.fromkeys(node // self._width for node in found)
 
     def _share(self, victim: Victim) -> int:
-        """What of a victim's cost one of its nodes bears."""
-        return victim.cost // max(1, min(len(victim.pieces), self._wanted_nodes))
+        return victim.share(1, self._wanted_nodes - 1)
 
     def _opening(self, node: int) -> Opening | None:
         """The least that must go for a node that lacks GPUs; None if all that could go do not do."""
@@ -162,17 +166,28 @@ class Openings:
 
     def _cheapest_domain(self) -> list[Opening] | None:
         for domain in self._stale:
-            self._domains.pop(domain, None)
-            units = self._chosen(domain)
-            if units is not None:
-                who = dict.fromkeys(job for unit in units for job in unit[2])
-                cost = sum([self._victims[job].cost for job in who])
-                self._domains[domain] = found = (cost, domain, ())
-                heappush(self._heap, found)
+            self._price_domain(domain)
         self._stale = {}
-        while self._heap and self._domains.get(self._heap[0][1]) is not self._heap[0]:
-            heappop(self._heap)
+        while self._heap:
+            cost, domain, _ = found = self._heap[0]
+            if self._domains.get(domain) is not found:
+                heappop(self._heap)
+            elif self._wanted_nodes >= self._widest + self._need.nodes or self._price_domain(domain) == cost:
+                break
         return self._chosen(self._heap[0][1]) if self._heap else None
+
+    def _price_domain(self, domain: int) -> int | None:
+        """What the cheapest way in a domain costs; None if it does not hold the need."""
+        self._domains.pop(domain, None)
+        units = self._chosen(domain)
+        if units is None:
+            return None
+        cost, spare_nodes = 0, self._wanted_nodes - self._need.nodes
+        for job, nodes in Counter([job for unit in units for job in unit[2]]).items():
+            cost += self._victims[job].share(nodes, spare_nodes)
+        self._domains[domain] = found = (cost, domain, ())
+        heappush(self._heap, found)
+        return cost
 
     def _chosen(self, domain: int) -> list[Opening] | None:
         """The cheapest nodes (or segments) of a domain; None if it does not hold the need."""

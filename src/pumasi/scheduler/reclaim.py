@@ -6,6 +6,8 @@ counts as coming free at its kill time and costs nothing. Home work is never sto
 its shrunken entitlement: that is borrowed in all but name.
 """
 
+from operator import attrgetter
+
 from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
@@ -23,17 +25,16 @@ from pumasi.state.records import Job
 
 
 class Option(Struct):
-    """One way to make room: stop these, recharge those, and hold these spans."""
+    """One way to make room: stop these, recharge those, and hold these spans.
+
+    `cost`: what of the victims' cost this claim bears, where later ones can use what else they leave.
+    """
 
     pool: PoolId
     spans: tuple[Span, ...]
     victims: list[Victim]
+    cost: int
     moves: list[Move]
-
-    @property
-    def cost(self) -> int:
-        """What it costs, in the order options compare."""
-        return sum([victim.cost for victim in self.victims])
 
 
 Found = tuple[tuple[Span, ...], list[Victim]]  # exact spans, and who must go for them
@@ -55,7 +56,7 @@ class Claims:
         self._board = board
         self._candidates: dict[tuple[OwnerId, PoolId], Candidates] = {}
         self._offers: dict[Demand, list[Offer]] = {}
-        self._left: dict[Demand, int] = {}
+        self._waiting: dict[OwnerId, dict[PoolId, int]] = {}
 
     def claim(self, job: Job, demand: Demand) -> bool:
         """Reserve lent GPUs for a job that fits its owner's entitlement, and tell their users; True if done."""
@@ -68,7 +69,8 @@ class Claims:
             if not victim.is_stopping:
                 board.stop(victim.job, victim.kill_at_ms, job.id)
         board.reserve(job, best.pool, best.spans, self._due_ms(job.owner))
-        self._left[demand] -= 1
+        for fit in demand.home_fits:
+            self._waiting[job.owner][fit.pool] -= job.spec.gpus
         return True
 
     def _due_ms(self, owner: OwnerId) -> int:
@@ -84,7 +86,7 @@ class Claims:
                 self._renew(job, demand, offer)
         options = [offer.option for offer in offers if offer.option is not None]
         while options:
-            best = min(options, key=_cost)
+            best = min(options, key=attrgetter("cost"))
             if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_planned(job, best.pool):
                 return best
             options.remove(best)
@@ -109,9 +111,21 @@ class Claims:
             if key not in self._candidates:
                 self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner))
             found.append(Offer(fit, self._candidates[key]))
-        reserved = (board.state.jobs[job] for job in board.reserved)
-        held = sum(job.owner == owner and board.rules.demand_of(owner, job.spec) is demand for job in reserved)
-        self._left[demand] = board.state.backlogs.by_need[demand.key].jobs - held
+        if owner not in self._waiting:
+            self._waiting[owner] = self._waiting_gpus(owner)
+        return found
+
+    def _waiting_gpus(self, owner: OwnerId) -> dict[PoolId, int]:
+        """GPUs that an owner's waiting jobs without a reservation ask for, in each pool where they could be home."""
+        rules, jobs, found = self._board.rules, self._board.state.jobs, dict.fromkeys(self._board.state.pools, 0)
+        reserved = [jobs[job] for job in self._board.reserved if jobs[job].owner == owner]
+        waiting = [(rules.demand_of(owner, job.spec), -1) for job in reserved]
+        for key, backlog in self._board.state.backlogs.by_need.items():
+            if backlog.owner == owner:
+                waiting.append((rules.demand(key, backlog.spec), backlog.jobs))
+        for demand, count in waiting:
+            for fit in demand.home_fits:
+                found[fit.pool] += count * demand.spec.gpus
         return found
 
     def _renew(self, job: Job, demand: Demand, offer: Offer) -> None:
@@ -121,26 +135,25 @@ class Claims:
         offer.changes, offer.option = candidates.changes, None
         if self._room(demand.owner, fit.pool) < fit.need.gpus or not candidates.victims:
             return
-        room = _for_shape(board.free(fit.pool), fit.need, candidates, self._wanted_nodes(demand, fit))
-        if room is None:
+        wanted_nodes = self._wanted_nodes(demand, fit)
+        found = _for_shape(board.free(fit.pool), fit.need, candidates, wanted_nodes)
+        if found is None:
             return
-        offer.option = _for_books(board, job, candidates, Option(fit.pool, *room, []))
+        spans, victims = found
+        cost = _cost(victims, spans, wanted_nodes - fit.need.nodes)
+        offer.option = _for_books(board, job, candidates, Option(fit.pool, spans, victims, cost, []))
         if offer.option is None:
             board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
 
     def _wanted_nodes(self, demand: Demand, fit: Fit) -> int:
-        """How many nodes the jobs with this demand could claim in a pool, this one included."""
-        room = self._room(demand.owner, fit.pool)
-        return max(fit.need.nodes, min(self._left[demand] * fit.need.nodes, room // fit.need.each))
+        """How many nodes the owner's waiting jobs could claim in a pool, this one included."""
+        room = min(self._room(demand.owner, fit.pool), self._waiting[demand.owner][fit.pool])
+        return max(fit.need.nodes, room // fit.need.each)
 
     def _room(self, owner: OwnerId, pool: PoolId) -> int:
         """GPUs of the owner's entitlement that none of its own work uses or is promised."""
         account = self._board.account(owner, pool)
         return account.due - account.home - account.promised
-
-
-def _cost(option: Option) -> int:
-    return option.cost
 
 
 # --- who must go for the shape ---------------------------------------------------------------------------------------
@@ -157,6 +170,12 @@ def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: 
     victims = [candidates.victims[job] for job in {job: None for _, _, who in chosen for job in who}]
     victims.sort(key=lambda victim: (-victim.cost, victim.job.id))
     return _exact(free, need, chosen, victims) or _pruned(free, need, victims)
+
+
+def _cost(victims: list[Victim], spans: tuple[Span, ...], spare_nodes: int) -> int:
+    """What the spans bear of the victims' cost, if other claims can use so many more of their nodes."""
+    nodes = {node: None for span in spans for node in range(span.first, span.first + span.nodes)}
+    return sum([victim.share(len(victim.pieces.keys() & nodes.keys()), spare_nodes) for victim in victims])
 
 
 def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victim]) -> Found | None:
@@ -240,4 +259,5 @@ def _end_more(option: Option, candidates: list[tuple[Victim, int]], missing: int
     gone = {victim.job.id: None for victim, _ in added}
     option.moves = [move for move in option.moves if move.job not in gone]
     option.victims += [victim for victim, _ in added]
+    option.cost += sum(victim.cost for victim, _ in added)
     return option
