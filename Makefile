@@ -72,7 +72,7 @@ $(VENV)-accasim/.made: $(VENV)/.dev
 
 RUNS ?= 50
 
-.PHONY: chaos bench-slurm
+.PHONY: chaos bench-slurm fidelity
 chaos: $(VENV)/.dev ## kill slurmctld, agents and control plane at bad moments (RUNS=50 of each); writes docs/reference/chaos.md
 	@sh scripts/install_slurm.sh
 	@PUMASI_HOSTILE_STORIES=10000 $(BIN)/python -m pytest tests/agents/slurm/test_hostile.py
@@ -81,6 +81,10 @@ chaos: $(VENV)/.dev ## kill slurmctld, agents and control plane at bad moments (
 bench-slurm: $(VENV)/.dev ## Pumasi beside plain sbatch on the same real clusters; writes bench/results/slurm.json
 	@sh scripts/install_slurm.sh
 	@$(BIN)/python -m bench.slurm
+
+fidelity: $(VENV)/.dev ## the same jobs on five real clusters and in the twin, start for start; writes into the same file
+	@sh scripts/install_slurm.sh
+	@$(BIN)/python -m bench.slurm_fidelity
 
 # --- the parts of check ----------------------------------------------------------------------------------------------
 

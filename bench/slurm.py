@@ -3,7 +3,6 @@
 Both are judged by what the jobs themselves write: the moment of their first line.
 """
 
-import os
 import statistics
 import sys
 import tempfile
@@ -13,17 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Figures, publish
+from bench import slurm_agent
+from bench.measure import Figures, amend
+from bench.slurm_process import until, weigh
 from pumasi.demo.slurm_fleet import SlurmFleet, slurm_fleet
 from pumasi.plans.locate import find_plan
 
 ONE_BY_ONE = 15
 AT_ONCE = 200
 OUTAGE_NODES, OUTAGE_JOBS = 125, 1000
-PATIENCE_SECONDS = 600.0
 QUEUE_SECONDS = 600  # nothing is given back while a thousand jobs start
-WATCH_SECONDS = 20.0
-TICKS = os.sysconf("SC_CLK_TCK")
 
 QUEUES = ("samsung/chips", "sk/language", "hyundai/driving", "naver/cloud", "public/kaist")
 
@@ -47,7 +45,8 @@ def main() -> None:
         with slurm_fleet(Path(folder) / "f", queue_seconds=QUEUE_SECONDS) as fleet:
             figures = _latency(fleet, Path(folder)) | _throughput(fleet, Path(folder))
         figures |= _outage(Path(folder))
-    publish("slurm", figures, NOTES)
+        figures |= slurm_agent.agent_with_many_runs(Path(folder) / "a", one_site(slurm_agent.NODES))
+    amend("slurm", figures, NOTES | slurm_agent.NOTES)
 
 
 # --- one after the other ---------------------------------------------------------------------------------------------
@@ -72,7 +71,7 @@ def _lag(file: Path, submit: Callable[[Path], object]) -> float:
     """Seconds from the submission to the first line of the job, which writes the time into `file`."""
     began = time.time()
     submit(file)
-    _wait(lambda: file.exists() and file.read_text().endswith("\n"), f"{file.name} does not run")
+    until(lambda: file.exists() and file.read_text().endswith("\n"), f"{file.name} does not run")
     time.sleep(0.5)  # both sides come to rest
     return float(file.read_text()) - began
 
@@ -103,13 +102,13 @@ def _throughput(fleet: SlurmFleet, folder: Path) -> Figures:
     began = time.monotonic()
     jobs = [_job(QUEUES[number % len(QUEUES)], _script(ours / str(number))) for number in range(AT_ONCE)]
     fleet.client.submit(jobs)
-    _wait(lambda: not list(fleet.client.jobs(state=["live"], limit=1)), "jobs do not end")
+    until(lambda: not list(fleet.client.jobs(state=["live"], limit=1)), "jobs do not end")
     mine = AT_ONCE / (time.monotonic() - began)
     began = time.monotonic()
     sites = list(fleet.clusters)
     with ThreadPoolExecutor(len(sites)) as pool:
         list(pool.map(lambda place: _loop(fleet, sites[place], plain, place, len(sites)), range(len(sites))))
-    _wait(lambda: all(_is_idle(fleet, site) for site in sites), "plain jobs do not end")
+    until(lambda: all(_is_idle(fleet, site) for site in sites), "plain jobs do not end")
     theirs = AT_ONCE / (time.monotonic() - began)
     if len(list(ours.iterdir())) != AT_ONCE or len(list(plain.iterdir())) != AT_ONCE:
         sys.exit("bench: jobs are missing")
@@ -131,21 +130,22 @@ def _is_idle(fleet: SlurmFleet, site: str) -> bool:
 def _outage(folder: Path) -> Figures:
     """One site large enough for 1,000 runs at once, all of which end while agent and control plane are dead."""
     plan = folder / "plan.yaml"
-    plan.write_text(_one_site(find_plan("five-slurm").read_text(encoding="utf-8")), encoding="utf-8")
+    plan.write_text(one_site(OUTAGE_NODES), encoding="utf-8")
     with slurm_fleet(folder / "o", ["public"], str(plan), OUTAGE_NODES, QUEUE_SECONDS) as fleet:
         end_at = folder / "end"
         script = f"#!/bin/sh\nwhile [ ! -s {end_at} ]; do sleep 5; done\n"
         fleet.client.submit([_job("public/kaist", script) for _ in range(OUTAGE_JOBS)])
-        _wait(lambda: _running(fleet) == OUTAGE_JOBS, "not all jobs run", 2.0)
-        figures = _weigh(fleet.agent_pid("public"))
+        until(lambda: _running(fleet) == OUTAGE_JOBS, "not all jobs run", 2.0)
+        memory_mib, cpu_percent = weigh(fleet.agent_pid("public"))
+        figures = {"agent_memory_mib": memory_mib, "agent_cpu_percent": cpu_percent}
         fleet.kill_agent("public")
         fleet.kill_control()
         end_at.write_text("now\n")
-        _wait(lambda: _is_idle(fleet, "public"), "the runs do not end")
+        until(lambda: _is_idle(fleet, "public"), "the runs do not end")
         began = time.monotonic()
         fleet.start_control()
         fleet.start_agent("public")
-        _wait(lambda: not list(fleet.client.jobs(state=["live"], limit=1)), "the ends are not known")
+        until(lambda: not list(fleet.client.jobs(state=["live"], limit=1)), "the ends are not known")
         figures["reconcile_1000_jobs_seconds"] = time.monotonic() - began
         if any(job["state"] != "succeeded" for job in fleet.client.jobs()):
             sys.exit("bench: a job was lost in the outage")
@@ -156,37 +156,13 @@ def _running(fleet: SlurmFleet) -> int:
     return sum(row["display_state"] == "running" for row in fleet.client.jobs(state=["active"]))
 
 
-def _one_site(plan: str) -> str:
+def one_site(nodes: int) -> str:
     """The shipped plan with Slurm at the public site alone, and that one large; the other sites have nobody's agent."""
-    head, _, rest = plan.partition("  public-b200:\n")
+    head, _, rest = find_plan("five-slurm").read_text(encoding="utf-8").partition("  public-b200:\n")
     old = "nodes: 4\n    entitlements: {public: 32}"
-    new = f"nodes: {OUTAGE_NODES}\n    entitlements: {{public: {OUTAGE_NODES * 8}}}"
+    assert old in rest, "the plan has changed"
+    new = f"nodes: {nodes}\n    entitlements: {{public: {nodes * 8}}}"
     return f"{head}  public-b200:\n{rest.replace(old, new, 1)}"
-
-
-def _weigh(pid: int) -> Figures:
-    before = _cpu_seconds(pid)
-    time.sleep(WATCH_SECONDS)
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
-    return {
-        "agent_memory_mib": resident / 1024,
-        "agent_cpu_percent": (_cpu_seconds(pid) - before) / WATCH_SECONDS * 100,
-    }
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Its own, and that of the commands it has waited for."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return sum(int(field) for field in fields[11:15]) / TICKS
-
-
-def _wait(holds: Callable[[], object], problem: str, pause_seconds: float = 0.1) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        if time.monotonic() > give_up_at:
-            sys.exit(f"bench: {problem}")
-        time.sleep(pause_seconds)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def in_twin(facts: Iterable[Event], jobs: Sequence[Sized], delays: Delays) -> li
     submitted = [event for event in facts if isinstance(event, JobSubmitted)]
     twins = [TwinJob(submit_ms=event.at_ms, spec=event.spec, runtime_ms=jobs[event.job - 1][1]) for event in submitted]
     scenario = Scenario(
-        start_ms=submitted[0].at_ms,
+        start_ms=submitted[0].at_ms - CYCLE_MS,  # the fleet stands when the first job comes
         cycle_ms=CYCLE_MS,
         start_delay_ms=delays.start_ms,
         end_delay_ms=delays.end_ms,
