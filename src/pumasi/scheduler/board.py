@@ -331,7 +331,7 @@ class Board:
         self._post(attempt.pool, job.owner, tenants.charges(job), -1)
         self._post(attempt.pool, job.owner, charges, 1)
         tenants.recharge(job, charges)
-        self._move(job, attempt.pool)
+        self._move(job, attempt.pool, NEVER_MS)
         self.events.append(
             AllocationRecharged(at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, charges=charges)
         )
@@ -341,7 +341,7 @@ class Board:
         attempt = job.attempts[-1]
         self.stirred[attempt.pool] = None
         self.tenants(attempt.pool).stop(job, kill_at_ms)
-        self._move(job, attempt.pool)
+        self._move(job, attempt.pool, kill_at_ms)
         self.events.append(
             StopOrdered(
                 at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, cause=cause,
@@ -385,10 +385,10 @@ class Board:
             )
         )  # fmt: skip
 
-    def _move(self, job: Job, pool: PoolId) -> None:
-        attempt, tenants = job.attempts[-1], self.tenants(pool)
-        run_end_ms = min(end_ms(job, attempt), tenants.stopping.get(job.id, NEVER_MS))
-        self._moved.setdefault(pool, {})[job.id] = (run_end_ms, attempt.spans, tenants.charges(job))
+    def _move(self, job: Job, pool: PoolId, kill_at_ms: int) -> None:
+        attempt = job.attempts[-1]
+        run_end_ms = min(end_ms(job, attempt), kill_at_ms)
+        self._moved.setdefault(pool, {})[job.id] = (run_end_ms, attempt.spans, self.tenants(pool).charges(job))
 
     def _forget_start(self, start: PlannedStart) -> bool:
         """True if it was planned in this very cycle: then it is as if it had never been."""

@@ -42,15 +42,12 @@ def _bring_home(board: Board, owner: OwnerId, pool: PoolId) -> None:
     if room <= 0:
         return
     tenants = board.tenants(pool)
-    for job_id in tenants.borrowers():
-        job = board.state.jobs[job_id]
-        if job.owner != owner:
-            continue
+    for job in tenants.borrowing(owner):
         moves = []
         for charge in tenants.charges(job):
             gpus = min(charge.gpus, room)
             if charge.owner != owner and gpus > 0:
-                moves.append(Move(job_id, charge.owner, owner, gpus))
+                moves.append(Move(job.id, charge.owner, owner, gpus))
                 room -= gpus
         commit(board, moves)
         if room <= 0:

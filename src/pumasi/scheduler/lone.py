@@ -13,16 +13,15 @@ from pumasi.state.records import Job
 def place_lone(board: Board, demand: Demand) -> bool:
     """Place the one job of the one demand that is worth a try, exactly where a whole pass would.
 
-    False if it takes a whole pass to decide; the board is then of no use.
+    False if it takes a whole pass to decide. No other demand is worth one, and nothing is promised to anybody.
     """
     job = _job_of(board, demand)
     if job is None:
         return False
     demand.reopen()
-    placed = place_home(board, job, demand) or (
-        _goes_on_to_borrow(board, job, demand) and place_borrowed(board, job, demand)
-    )
-    return placed and not board.stirred  # moved loans may have given room to somebody who sleeps
+    if place_home(board, job, demand):
+        return True
+    return _goes_on_to_borrow(board, job, demand) and place_borrowed(board, job, demand)
 
 
 def _job_of(board: Board, demand: Demand) -> Job | None:
@@ -37,7 +36,5 @@ def _job_of(board: Board, demand: Demand) -> Job | None:
 
 
 def _goes_on_to_borrow(board: Board, job: Job, demand: Demand) -> bool:
-    """True if the job can neither claim lent GPUs nor be promised a start before it borrows."""
-    if not demand.may_borrow or board.state.policy.planned_starts:
-        return False
-    return all(board.home_room(job, fit.pool) < job.spec.gpus for fit in demand.home_fits)
+    """True if the job may borrow and can claim nothing. A start promised to it meanwhile would be forgotten again."""
+    return demand.may_borrow and all(board.home_room(job, fit.pool) < job.spec.gpus for fit in demand.home_fits)

@@ -5,6 +5,7 @@ could run them, a declaration, a window that opens, a moment that was noted. All
 again: a planner decides exactly what one without memory decides.
 """
 
+from collections.abc import Iterable
 from heapq import heappop, heappush
 
 from pumasi.model.ids import PoolId
@@ -44,9 +45,9 @@ class Planner:
         stirred = self._notice(now_ms)
         if not stirred and not self._awake:
             return Board(self.state, now_ms, self._rules, self._outlooks)
-        if len(self._awake) == 1 and self._is_quiet(stirred):
-            board = Board(self.state, now_ms, self._rules, self._outlooks)
-            if place_lone(board, next(iter(self._awake))):
+        if len(self._awake) < 2 and self._is_quiet(stirred):
+            board = self._without_turns(now_ms, stirred)
+            if board is not None:
                 return board
         whole: dict[PoolId, None] = {}
         while True:
@@ -153,12 +154,21 @@ class Planner:
         preempt_pass(board)
         return trees
 
-    def _is_quiet(self, stirred: list[PoolId]) -> bool:
-        """True if nothing is to be settled, and nobody who sleeps can have got room: only who is awake matters."""
+    def _is_quiet(self, stirred: Iterable[PoolId]) -> bool:
+        """True if nothing is promised, and nobody who sleeps can have got room: only loans and who is awake matter."""
         state = self.state
         if state.reservations or state.planned or state.powered or self._rules.preempting:
             return False
-        return not any(state.guests[pool] or self._by_pool[pool] for pool in stirred)
+        return not any(self._by_pool[pool] for pool in stirred)
+
+    def _without_turns(self, now_ms: int, stirred: list[PoolId]) -> Board | None:
+        """What a pass would decide with one job to place at most; None if it takes a pass to know."""
+        board = Board(self.state, now_ms, self._rules, self._outlooks)
+        settle_loans(board, stirred)
+        for demand in self._awake:
+            if not place_lone(board, demand):
+                return None
+        return board if self._is_quiet(board.stirred) else None
 
     def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:
         """Who is awake, and the sleepers that may have room where something changed."""

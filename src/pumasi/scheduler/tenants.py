@@ -1,6 +1,6 @@
 """Who sits in a pool on whose entitlement, and who is on the way out: read once a cycle, when first asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import AttemptState, Charge, Span
@@ -15,27 +15,50 @@ class Tenants:
     that are stopping; `ending_home`: by owner, GPUs its own such jobs have on its entitlement. `stopping`: jobs told to
     stop, and when they are killed. `touched`: nodes where GPUs were taken or held since the cycle began, in order, and
     `told`: jobs that were stopped or recharged, so that who remembers an answer knows what of it is stale.
+
+    Most cycles only bring some loan home, so who sits where is read when first asked for; until then, recharges wait.
     """
 
     def __init__(self, state: FleetState, pool: PoolId, reservations: Iterable[Reservation]) -> None:
+        self._state = state
+        self._pool = pool
         self._charges: dict[JobId, tuple[Charge, ...]] = {}
-        self.loans: dict[OwnerId, dict[JobId, int]] = {}
-        self.ending: dict[OwnerId, int] = {}
-        self.ending_home: dict[OwnerId, int] = {}
-        self.stopping: dict[JobId, int] = {}
+        self._known: _Seats | None = None
+        self._unread: list[tuple[Job, tuple[Charge, ...], tuple[Charge, ...]]] = []  # recharged, from what to what
         self.touched: list[int] = []
         self.told: list[JobId] = []
         self._held: dict[int, int] = {}
-        self._borrowing: dict[OwnerId, dict[OwnerId, int]] = {}  # by lender and borrower, how many jobs
         for reservation in reservations:
             if reservation.pool == pool:
                 self.hold(reservation.spans)
-        for job in sorted(state.guests[pool]):
-            record = state.jobs[job]
-            attempt = record.attempts[-1]
-            if attempt.state is AttemptState.STOPPING and attempt.stop is not None:
-                self.stopping[job] = attempt.stop.kill_at_ms
-            self._enter(record, attempt.charges)
+
+    @property
+    def _seats(self) -> "_Seats":
+        if self._known is None:
+            self._known = _Seats(self._state, self._pool)
+            for job, before, after in self._unread:
+                self._known.recharge(job, before, after)
+        return self._known
+
+    @property
+    def loans(self) -> dict[OwnerId, dict[JobId, int]]:
+        """To read."""
+        return self._seats.loans
+
+    @property
+    def ending(self) -> dict[OwnerId, int]:
+        """To read."""
+        return self._seats.ending
+
+    @property
+    def ending_home(self) -> dict[OwnerId, int]:
+        """To read."""
+        return self._seats.ending_home
+
+    @property
+    def stopping(self) -> dict[JobId, int]:
+        """To read."""
+        return self._seats.stopping
 
     def charges(self, job: Job) -> tuple[Charge, ...]:
         """The charges of a live job."""
@@ -45,9 +68,17 @@ class Tenants:
         """Every running job that borrows, in order of their numbers."""
         return sorted({job: None for loans in self.loans.values() for job in loans})
 
+    def borrowing(self, owner: OwnerId) -> Iterator[Job]:
+        """The running jobs of an owner that borrow, or did when the cycle began, in order of their numbers."""
+        jobs = self._state.jobs
+        for number in sorted(self._state.guests[self._pool]) if self._known is None else self.borrowers():
+            job = jobs[number]
+            if job.owner == owner and job.attempts[-1].state is not AttemptState.STOPPING:
+                yield job
+
     def borrowers_of(self, lender: OwnerId) -> list[OwnerId]:
         """The owners whose running jobs borrow from a lender."""
-        return [owner for owner, jobs in self._borrowing.get(lender, {}).items() if jobs]
+        return [owner for owner, jobs in self._seats.borrowing.get(lender, {}).items() if jobs]
 
     def held(self, node: int) -> int:
         """The GPUs of a node that are held by reservations."""
@@ -55,16 +86,20 @@ class Tenants:
 
     def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:
         """Follow a change of charges of a running job."""
-        self._leave(job)
+        before = self.charges(job)
         self._charges[job.id] = charges
-        self._enter(job, charges)
+        if self._known is None:
+            self._unread.append((job, before, charges))
+        else:
+            self._known.recharge(job, before, charges)
         self.told.append(job.id)
 
     def stop(self, job: Job, kill_at_ms: int) -> None:
         """Follow a stop order."""
-        self._leave(job)
-        self.stopping[job.id] = kill_at_ms
-        self._enter(job, self.charges(job))
+        charges, seats = self.charges(job), self._seats
+        seats.leave(job, charges)
+        seats.stopping[job.id] = kill_at_ms
+        seats.enter(job, charges)
         self.told.append(job.id)
 
     def hold(self, spans: tuple[Span, ...]) -> None:
@@ -79,17 +114,42 @@ class Tenants:
         for span in spans:
             self.touched += range(span.first, span.first + span.nodes)
 
-    def _leave(self, job: Job) -> None:
-        for charge in self.charges(job):
-            if self.loans.get(charge.owner, {}).pop(job.id, None) is not None:
-                self._borrowing[charge.owner][job.owner] -= 1
 
-    def _enter(self, job: Job, charges: tuple[Charge, ...]) -> None:
+class _Seats:
+    """Who sits on whose entitlement, as `Tenants` tells it. `borrowing`: by lender and borrower, how many jobs."""
+
+    def __init__(self, state: FleetState, pool: PoolId) -> None:
+        self.loans: dict[OwnerId, dict[JobId, int]] = {}
+        self.ending: dict[OwnerId, int] = {}
+        self.ending_home: dict[OwnerId, int] = {}
+        self.stopping: dict[JobId, int] = {}
+        self.borrowing: dict[OwnerId, dict[OwnerId, int]] = {}
+        for job in sorted(state.guests[pool]):
+            record = state.jobs[job]
+            attempt = record.attempts[-1]
+            if attempt.state is AttemptState.STOPPING and attempt.stop is not None:
+                self.stopping[job] = attempt.stop.kill_at_ms
+            self.enter(record, attempt.charges)
+
+    def recharge(self, job: Job, before: tuple[Charge, ...], after: tuple[Charge, ...]) -> None:
+        """A running job's charges change."""
+        self.leave(job, before)
+        self.enter(job, after)
+
+    def leave(self, job: Job, charges: tuple[Charge, ...]) -> None:
+        """A running job gives up its charges."""
         for charge in charges:
-            if job.id in self.stopping:
-                ending = self.ending_home if charge.owner == job.owner else self.ending
+            if self.loans.get(charge.owner, {}).pop(job.id, None) is not None:
+                self.borrowing[charge.owner][job.owner] -= 1
+
+    def enter(self, job: Job, charges: tuple[Charge, ...]) -> None:
+        """A live job has these charges."""
+        owner, is_stopping = job.owner, job.id in self.stopping
+        for charge in charges:
+            if is_stopping:
+                ending = self.ending_home if charge.owner == owner else self.ending
                 ending[charge.owner] = ending.get(charge.owner, 0) + charge.gpus
-            elif charge.owner != job.owner:
+            elif charge.owner != owner:
                 self.loans.setdefault(charge.owner, {})[job.id] = charge.gpus
-                jobs = self._borrowing.setdefault(charge.owner, {})
-                jobs[job.owner] = jobs.get(job.owner, 0) + 1
+                jobs = self.borrowing.setdefault(charge.owner, {})
+                jobs[owner] = jobs.get(owner, 0) + 1
