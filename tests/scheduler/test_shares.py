@@ -1,10 +1,12 @@
 """The shares of queues: what they are, that the order of placement tends to them, and that nothing stale is kept."""
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pumasi.events.facts import Event
-from pumasi.model.fleet import Policy, Queue, Quota
+from pumasi.model.fleet import BorrowOrder, Policy, Queue, Quota
+from pumasi.scheduler.max_min import UNIT, Claims, divide
 from pumasi.scheduler.shares import Shares
 from pumasi.testing.builders import HOUR_SECONDS, fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
@@ -106,6 +108,36 @@ def test_what_is_placed_tends_to_the_shares(tree: list[Queue], size: int, data: 
     for queue in tree:
         levels = queue.id.count("/")
         assert fleet.state.queues[queue.id].gpus_in_use <= due[queue.id] + levels * (size + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    nodes=st.tuples(*[st.integers(1, 4)] * 3),
+    balances=st.tuples(*[st.integers(-20, 20)] * 3),
+    jobs=st.tuples(*[st.sampled_from((0, 2, 8, 30))] * 3),
+    order=st.sampled_from(BorrowOrder),
+)
+def test_what_is_lent_is_shared_by_max_min_with_credit_as_past_use(
+    nodes: tuple[int, ...], balances: tuple[int, ...], jobs: tuple[int, ...], order: BorrowOrder
+) -> None:
+    """No borrower is given more than one job above its share of 12 idle nodes; the level is what it owes."""
+    names, half_life_ms = ("bee", "cat", "dog"), HOUR_SECONDS * 1000
+    owners = [owner("ant", lends=100), *(owner(name) for name in names)]
+    entitled = {"ant": 96} | {name: 8 * count for name, count in zip(names, nodes, strict=True)}
+    policy = Policy(usage_half_life_seconds=HOUR_SECONDS, borrow_order=order)
+    fleet = Harness(fleet_facts(owners, [pool("hall", entitled)], policy=policy))
+    for name, credit, count in zip(names, balances, jobs, strict=True):
+        fleet.state.owners[name].credit_gpu_milliseconds = 8 * credit * half_life_ms
+        for _ in range(count):
+            fleet.submit(name, 8)
+    fleet.tick()
+    owed = [-8 * credit * UNIT if order is BorrowOrder.CREDIT else 0 for credit in balances]
+    most = [max(0, 8 * (count - home)) for home, count in zip(nodes, jobs, strict=True)]
+    claims = Claims(np.array([0]), np.array(nodes), np.array(owed), np.zeros(3, np.int64), np.array(most))
+    due = divide(np.array([min(96, sum(most))]), claims)
+    borrowed = [fleet.state.books["hall"][name].borrowed for name in names]
+    assert sum(borrowed) == int(due.sum())
+    assert all(gpus <= int(share) + 8 for gpus, share in zip(borrowed, due, strict=True))
 
 
 @settings(max_examples=40, deadline=None)
