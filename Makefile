@@ -65,6 +65,10 @@ bench-scheduler: $(VENV)/.dev ## what a decision costs on 260,000 GPUs, real Slu
 	@echo "bench-scheduler: measuring; close what else runs on this machine"
 	@$(BIN)/python -m bench.scheduler
 
+.PHONY: bench-quality
+bench-quality: $(VENV)/.dev ## what is allocated of what could be, against a linear program; writes bench/results/quality.json
+	@$(BIN)/python -m bench.quality
+
 $(VENV)-accasim/.made: $(VENV)/.dev
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)-accasim
 	@$(BIN)/uv pip install --quiet --python $(VENV)-accasim/bin/python accasim==1.1.3
