@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from tests.tidy.tree import ROOT, parsed, python_files, shown
 
 # Where a package is imported by another name than it is installed by.
-IMPORT_NAMES = {"prometheus-client": "prometheus_client", "ruamel.yaml": "ruamel"}
+IMPORT_NAMES = {"prometheus-client": "prometheus_client", "resvg-py": "resvg_py", "ruamel.yaml": "ruamel"}
 
 
 def project() -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import csv
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +20,12 @@ from pumasi.twin.commands import tasks_of
 from pumasi.twin.experiment import day_ms, prepare
 from pumasi.twin.report.canvas import number, round_ticks
 from pumasi.twin.report.files import write_again, write_report
-from pumasi.twin.report.measures import Measures, measure, waits_of
+from pumasi.twin.report.measures import Measures, ReclaimMeasure, measure, waits_of
 from pumasi.twin.report.page import Experiment, page
 from pumasi.twin.report.series import Level
 from pumasi.twin.report.statistics import interval, pooled, verdicts
 from pumasi.twin.report.times import day_ticks, in_words, month_ticks
+from pumasi.twin.report.worse import reasons
 from pumasi.twin.rules import ONE_OWNER, Rules, owner_of
 from pumasi.twin.run import simulate
 from pumasi.twin.scenario_file import load_rules, load_scenario
@@ -56,7 +59,7 @@ def simulated(folder: Path, rules: Rules, seed: int = 1, stop_at_ms: int = 0):
 
 def measured(folder: Path, rules: Rules, seed: int = 1) -> Measures:
     ready, outcome = simulated(folder, rules, seed)
-    return measure(outcome, ready, rules.name, day_ms("2026-06-02"))
+    return measure(outcome, ready, rules, day_ms("2026-06-02"))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,7 @@ class TestMeasures:
     def test_sums_are_those_of_the_ledger(self, folder: Path):
         rules = Rules(name="as-planned")
         ready, outcome = simulated(folder, rules)
-        found = measure(outcome, ready, rules.name, ready.scenario.start_ms)
+        found = measure(outcome, ready, rules, ready.scenario.start_ms)
         statement = outcome.ledger.statement(ready.scenario.until_ms)
         assert found.busy == sum(statement.values()) > 0
         lent: Counter[tuple[str, str]] = Counter()
@@ -105,7 +108,7 @@ class TestMeasures:
 
     def test_waits_are_those_of_the_jobs(self, folder: Path):
         ready, outcome = simulated(folder, Rules(name="as-planned"))
-        found = measure(outcome, ready, "as-planned", day_ms("2026-06-02"))
+        found = measure(outcome, ready, Rules(name="as-planned"), day_ms("2026-06-02"))
         table = outcome.jobs
         for owner, waits in found.owners.items():
             rows = [
@@ -132,7 +135,7 @@ class TestMeasures:
 
     def test_a_run_cut_short_is_measured_as_far_as_it_got(self, folder: Path):
         ready, outcome = simulated(folder, Rules(name="as-planned"), stop_at_ms=day_ms("2026-06-03"))
-        found = measure(outcome, ready, "as-planned", day_ms("2026-06-02"))
+        found = measure(outcome, ready, Rules(name="as-planned"), day_ms("2026-06-02"))
         assert not found.finished and found.until_ms == outcome.at_ms < ready.scenario.until_ms
         assert found.capacity == 96 * (found.until_ms - found.from_ms)
 
@@ -156,6 +159,27 @@ class TestStatistics:
         waits = waits_of(waits_ms)
         assert waits.quantiles_ms[0] == min(waits_ms) and waits.quantiles_ms[-1] == max(waits_ms)
         assert waits.percentile_ms(50) == sorted(waits_ms)[100 * (len(waits_ms) - 1) // 200]
+
+    def test_why_an_owner_waits_longer_is_what_its_gpus_and_claims_say(self, runs: list[Measures]):
+        before, after = runs[0], runs[1]
+        full = structs.replace(after.series["physics"], home=[10, 0], lent=[0, 6], idle=[0, 4])
+        claim = ReclaimMeasure("physics", 100_000, 150_000, 8, 8)
+
+        def why(claims: list[ReclaimMeasure], series=full) -> str:
+            run = structs.replace(
+                after, owners={"physics": waits_of([200_000] * 50)}, reclaims=claims, series={"physics": series}
+            )
+            alone = structs.replace(before, owners={"physics": waits_of([0] * 50)})
+            (verdict,) = verdicts({1: alone}, {1: run}, {"physics": 150_000})
+            (words,) = reasons(verdict, {1: alone}, {1: run})
+            return words
+
+        assert "seed 1: 3 min 20 s instead of 0 s. Its GPUs were full of its own work 50 %" in why([])
+        assert "its jobs waited for its own jobs" in why([claim])
+        assert "promises were broken" in why([structs.replace(claim, took_ms=150_001)])
+        idle = structs.replace(full, home=[0, 0])
+        assert "claim after claim" in why([claim], idle) and "asked GPUs back 1 times" in why([claim], idle)
+        assert "it lacked what it had had beyond that" in why([], idle)
 
     def test_an_owner_is_worse_off_beyond_its_window_alone(self, runs: list[Measures]):
         def with_waits(run: Measures, waits_ms: list[int]) -> Measures:
@@ -202,6 +226,20 @@ class TestPage:
         for name in ("waits", "utilisation", "reclaims"):
             assert (tmp_path / "out" / f"{name}.csv").stat().st_size > 50
 
+    def test_every_table_is_parquet_too_and_every_picture_png(self, experiment: Experiment, tmp_path: Path):
+        write_report(tmp_path, experiment.title, experiment.plan, experiment.runs)
+        for table in ("waits", "utilisation", "reclaims", "loans"):
+            rows = duckdb.read_parquet(str(tmp_path / f"{table}.parquet")).fetchall()
+            assert len(rows) == (tmp_path / f"{table}.csv").read_text(encoding="utf-8").count("\n") - 1
+        for name, picture in experiment.pictures().items():
+            png = (tmp_path / f"{name}.png").read_bytes()
+            width, height = (int(ET.fromstring(picture).attrib[side]) for side in ("width", "height"))
+            assert (png[:4], struct.unpack(">II", png[16:24])) == (b"\x89PNG", (2 * width, 2 * height))
+
+    def test_who_lent_nothing_is_said_and_not_drawn(self, experiment: Experiment):
+        alone = page(Experiment("x", experiment.plan, [run for run in experiment.runs if run.rules == "silo"]))
+        assert "Nobody lent anything" in alone and "lenders left" not in alone and "<h2>Credit" not in alone
+
     def test_stopped_runs_are_marked(self, experiment: Experiment):
         part = [structs.replace(experiment.runs[0], finished=False), *experiment.runs[1:]]
         assert "Stopped early: 1 runs" in page(Experiment("x", experiment.plan, part))
@@ -210,8 +248,9 @@ class TestPage:
 class TestWords:
     @pytest.mark.parametrize(
         ("milliseconds", "said"),
-        [(0, "0 s"), (599_000, "599 s"), (600_000, "10 min"), (3_600_000, "1 h"), (5_460_000, "1 h 31 min"),
-         (90_000_000, "1 d 1 h"), (-61_000, "−61 s")],
+        [(0, "0 s"), (59_000, "59 s"), (420_000, "7 min"), (599_000, "9 min 59 s"),
+         (600_000, "10 min"), (3_600_000, "1 h"), (5_460_000, "1 h 31 min"),
+         (90_000_000, "1 d 1 h"), (-61_000, "−1 min 1 s")],
     )  # fmt: skip
     def test_lengths(self, milliseconds: int, said: str):
         assert in_words(milliseconds) == said
@@ -220,7 +259,8 @@ class TestWords:
         assert [label for _, label in round_ticks(0, 1000)] == ["0", "500", "1,000"]
         assert number(12_345) == "12.3k" and number(2_500_000) == "2.5M"
         assert len(day_ticks(0, 28 * 24 * HOUR_MS)) <= 7
-        assert [label for _, _, label in month_ticks("2026-11-30", "2027-02-01") if label] == ["2027"]
+        assert [label for _, _, label in month_ticks("2026-11-30", "2028-02-01") if label] == ["2027", "2028"]
+        assert [label for _, _, label in month_ticks("2026-11-30", "2026-12-01")][:2] == ["Nov 2026", "Dec 2026"]
 
 
 def test_the_command_line_runs_compares_and_reports(folder: Path, tmp_path: Path, capsys):

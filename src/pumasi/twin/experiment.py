@@ -106,7 +106,7 @@ def run(file: ScenarioFile, rules: Rules, seed: int, traces: Path, progress: Pro
     ready = prepare(file, rules, seed, traces)
     outcome = simulate(ready.plan, ready.jobs, ready.scenario, progress=progress)
     from_ms = ready.scenario.start_ms + file.warm_up_days * DAY_MS
-    return measure(outcome, ready, rules.name, from_ms)
+    return measure(outcome, ready, rules, from_ms)
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------

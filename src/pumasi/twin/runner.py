@@ -40,7 +40,9 @@ class Task(Struct, frozen=True, kw_only=True):
 def run_task(task: Task, traces: Path, progress: Progress | None = None) -> Measures:
     """One run; what `experiment.run` raises."""
     measures = run(task.file, task.rules, task.seed, traces, progress)
-    return structs.replace(measures, rules=task.label) if task.label else measures
+    if not task.label:
+        return measures
+    return structs.replace(measures, rules=task.label, rules_title=f"{measures.rules_title}, {task.label}")
 
 
 def run_all(tasks: Sequence[Task], traces: Path, processes: int, told: Told) -> list[Measures]:

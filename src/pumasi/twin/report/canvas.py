@@ -40,12 +40,12 @@ def _theme(night: int) -> str:
 
 
 def _style() -> str:
-    dashes = "\n".join(f".c{index} {{ stroke-dasharray: {dash}; }}" for index, dash in enumerate(_DASHES))
+    dashes = "\n".join(f".d{index} {{ stroke-dasharray: {dash}; }}" for index, dash in enumerate(_DASHES))
     return f"""
 svg {{ font-family: system-ui, "DejaVu Sans", "Noto Sans", sans-serif; print-color-adjust: exact; }}
 text {{ font-size: 12px; }} .title {{ font-size: 14px; font-weight: 600; }} .faint {{ font-size: 11px; }}
 .line {{ fill: none; stroke-width: 2; stroke-linejoin: round; }}
-.own {{ stroke-width: 1.2; }} .half {{ opacity: 0.55; }}
+.own {{ stroke-width: 1.2; }} .promise {{ stroke-width: 3; }} .half {{ opacity: 0.55; }}
 {dashes}
 {_theme(0)}
 @media screen and (prefers-color-scheme: dark) {{
@@ -60,8 +60,8 @@ Point = tuple[float, float]
 
 
 def look(index: int) -> str:
-    """The class of the line with this number."""
-    return f"line c{index % COLOURS}"
+    """The classes of the line with this number: once all colours are used, they come again with other dashes."""
+    return f"line c{index % COLOURS} d{(index + index // COLOURS) % len(_DASHES)}"
 
 
 def text(x: float, y: float, words: str, style: str = "", anchor: str = "start") -> str:

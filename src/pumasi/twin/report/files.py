@@ -1,4 +1,4 @@
-"""A report on disk: the page, its pictures, and its numbers as JSON and CSV (with `analysis`: as Parquet too)."""
+"""A report on disk: the page, its pictures, its numbers as JSON and CSV; with `analysis`, as PNG and Parquet too."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -46,6 +46,8 @@ def _write(folder: Path, saved: Saved) -> Path:
     experiment = Experiment(saved.title, saved.plan, saved.runs)
     for name, picture in experiment.pictures().items():
         (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
+        if find_spec("resvg_py"):
+            _write_png(folder / f"{name}.png", picture)
     _write_csv(folder / "waits.csv", ("rules", "seed", "by", "group", "jobs", *_WAIT_COLUMNS), _waits(saved.runs))
     _write_csv(folder / "utilisation.csv", ("rules", "seed", "owner", "from_ms", *_KINDS), _utilisation(saved.runs))
     _write_csv(folder / "reclaims.csv", ("rules", "seed", *_RECLAIM_COLUMNS), _reclaims(saved.runs))
@@ -55,8 +57,14 @@ def _write(folder: Path, saved: Saved) -> Path:
     return target
 
 
+def _write_png(path: Path, picture: str) -> None:
+    import resvg_py
+
+    path.write_bytes(resvg_py.svg_to_bytes(svg_string=picture, zoom=2))
+
+
 _WAIT_COLUMNS = ("unstarted", "refused", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms")
-_RECLAIM_COLUMNS = ("took_ms", "promised_ms", "gpus", "evicted_gpus")
+_RECLAIM_COLUMNS = ("owner", "took_ms", "promised_ms", "gpus", "evicted_gpus")
 _KINDS = ("home", "lent", "idle", "down", "borrowed", "credit")
 Cells = tuple[str | int, ...]
 
@@ -96,7 +104,7 @@ def _utilisation(runs: Sequence[Measures]) -> Iterable[Cells]:
 def _reclaims(runs: Sequence[Measures]) -> Iterable[Cells]:
     for run in runs:
         for each in run.reclaims:
-            yield (run.rules, run.seed, each.took_ms, each.promised_ms, each.gpus, each.evicted_gpus)
+            yield (run.rules, run.seed, each.owner, each.took_ms, each.promised_ms, each.gpus, each.evicted_gpus)
 
 
 def _loans(runs: Sequence[Measures]) -> Iterable[Cells]:

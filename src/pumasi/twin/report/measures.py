@@ -13,13 +13,14 @@ from pumasi.model.ids import OwnerId
 from pumasi.model.jobs import JobState, StopCause
 from pumasi.twin.outcome import Outcome as Simulated
 from pumasi.twin.report.usage import Usage
-from pumasi.twin.rules import owner_of
+from pumasi.twin.rules import Rules, owner_of
 
 if TYPE_CHECKING:
     from pumasi.twin.experiment import Prepared
 
 QUANTILES = 200  # steps of a distribution that is kept
 SIZES = ((1, "1 GPU"), (8, "2–8"), (64, "9–64"), (512, "65–512"), (1 << 30, "more than 512"))
+_SIZE_NAMES = [name for _, name in SIZES]
 RECLAIMS_MAX = 5000
 
 
@@ -44,6 +45,7 @@ class Waits(Struct, frozen=True, kw_only=True):
 class ReclaimMeasure(Struct, frozen=True, array_like=True):
     """One reclaim that gave the claimant its GPUs: how long it took, what was promised, and GPUs asked and evicted."""
 
+    owner: OwnerId
     took_ms: int
     promised_ms: int
     gpus: int
@@ -72,6 +74,7 @@ class Measures(Struct, frozen=True, kw_only=True):
     """
 
     rules: str
+    rules_title: str
     seed: int
     finished: bool
     start_ms: int
@@ -106,7 +109,7 @@ class Measures(Struct, frozen=True, kw_only=True):
         return self.busy * 1000 // self.capacity if self.capacity else 0
 
 
-def measure(outcome: Simulated, ready: "Prepared", rules: str, from_ms: int) -> Measures:
+def measure(outcome: Simulated, ready: "Prepared", rules: Rules, from_ms: int) -> Measures:
     """Read a simulation's log and table."""
     until_ms = max(outcome.at_ms, from_ms + 1) if not outcome.finished else ready.scenario.until_ms
     usage = Usage(ready.plan, from_ms, until_ms)
@@ -119,7 +122,8 @@ def measure(outcome: Simulated, ready: "Prepared", rules: str, from_ms: int) -> 
     groups = _groups(outcome, ready, from_ms)
     repeated, succeeded = _repeated(outcome, ready, usage.ran_ms, from_ms)
     return Measures(
-        rules=rules,
+        rules=rules.name,
+        rules_title=rules.title or rules.name,
         seed=ready.scenario.seed,
         finished=outcome.finished,
         start_ms=ready.scenario.start_ms,
@@ -134,7 +138,7 @@ def measure(outcome: Simulated, ready: "Prepared", rules: str, from_ms: int) -> 
         series={owner: OwnerSeries(**series) for owner, series in usage.series().items()},
         loans=usage.loans(),
         reclaims=[
-            ReclaimMeasure(each.took_milliseconds, each.promised_milliseconds, each.gpus, each.evicted_gpus)
+            ReclaimMeasure(each.owner, each.took_milliseconds, each.promised_milliseconds, each.gpus, each.evicted_gpus)
             for each in settled[:RECLAIMS_MAX]
         ],
         reclaims_asked=len(settled),
@@ -164,6 +168,11 @@ def size_name(gpus: int) -> str:
     return next(name for largest, name in SIZES if gpus <= largest)
 
 
+def _place(group: str) -> tuple[int, str]:
+    """Bands of sizes from small to large; owners and classes by name."""
+    return (_SIZE_NAMES.index(group), "") if group in _SIZE_NAMES else (-1, group)
+
+
 # --- waits -----------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +199,7 @@ def _groups(outcome: Simulated, ready: "Prepared", from_ms: int) -> tuple[dict[s
     return tuple(
         {
             name: waits_of(found[at].get(name, ()), unstarted[at][name], refused[at][name])
-            for name in sorted(found[at].keys() | refused[at].keys())
+            for name in sorted(found[at].keys() | refused[at].keys(), key=_place)
         }
         for at in range(3)
     )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from html import escape
 
 from pumasi.model.fleet import FleetPlan, Stage, stage_of
@@ -18,7 +19,7 @@ from pumasi.twin.report.canvas import (
     svg,
     text,
 )
-from pumasi.twin.report.measures import QUANTILES, Measures, OwnerSeries, Waits
+from pumasi.twin.report.measures import QUANTILES, Measures, OwnerSeries, ReclaimMeasure, Waits
 from pumasi.twin.report.times import day_ticks, month_ticks, wait_ticks
 
 WIDTH = 960
@@ -26,6 +27,8 @@ COLUMNS = 2
 PANEL_WIDTH, PANEL_HEIGHT = 400, 130
 PANEL_LEFT, PANEL_TOP, PANEL_GAP = 56, 84, 62
 OWNERS_SHOWN = 12
+GROUPS_SHOWN = 16
+PROMISE_PERCENT = 125  # how far beyond the promise the picture of reclaims goes
 KINDS = ("home", "lent", "idle", "down")
 WAIT_RANGE_MS = (1_000, 30 * 86_400_000)
 Size = tuple[int, int]
@@ -64,7 +67,7 @@ def utilisation(measures: Measures, titles: Mapping[str, str]) -> str:
     owners = main_owners(measures)
     entries = [(kind, f'class="{kind}"') for kind in KINDS]
     entries.append(("used by the owner, borrowed GPUs included", "line own"))
-    below = f"GPUs, rules {measures.rules}, seed {measures.seed}"
+    below = f"GPUs each owner is due, rules {measures.rules}, seed {measures.seed}"
     parts = _head("Whose GPUs did what", below, entries)
     for index, owner in enumerate(owners):
         parts += _usage_panel(measures, owner, titles.get(owner, owner), *_panel(index))
@@ -95,18 +98,26 @@ def _usage_panel(measures: Measures, owner: str, title: str, left: int, top: int
 # --- waits -----------------------------------------------------------------------------------------------------------
 
 
-def wait_curves(groups: Mapping[str, Mapping[str, Waits]], title: str) -> str:
-    """The share of jobs that started within a time: a panel for each group, a line for each of the rules."""
+def wait_curves(groups: Mapping[str, Mapping[str, Waits]], title: str, titles: Mapping[str, str]) -> str:
+    """The share of jobs that started within a time: a panel for each group, a line for each of the rules.
+
+    Of many groups, those with most jobs are shown.
+    """
     rules = list(groups)
-    names = list(dict.fromkeys(name for found in groups.values() for name in found))
-    names = [name for name in names if any(_jobs(groups, rule, name) for rule in rules)][: 2 * OWNERS_SHOWN]
+    jobs = {name: max(_jobs(groups, rule, name) for rule in rules) for found in groups.values() for name in found}
+    largest = sorted(jobs, key=lambda name: -jobs[name])[:GROUPS_SHOWN]
+    names = [name for name in jobs if name in largest and jobs[name]]
     entries = [(rule, look(index)) for index, rule in enumerate(rules)]
-    parts = _head(title, "share of jobs (per cent) whose first start came within the time, all seeds", entries)
+    parts = _head(
+        title,
+        "share of jobs whose first start came within the time (logarithmic), all seeds; higher is better",
+        entries,
+    )
     for index, name in enumerate(names):
         left, top = _panel(index)
         frame = Frame(left, top, PANEL_WIDTH, PANEL_HEIGHT, WAIT_RANGE_MS, (0, 100), log=True)
-        parts.append(text(left, top - 6, f"{name} ({max(_jobs(groups, rule, name) for rule in rules):,} jobs)"))
-        parts += frame.x_ticks(wait_ticks()) + frame.y_ticks([(share, f"{share}") for share in (0, 50, 100)])
+        parts.append(text(left, top - 6, f"{titles.get(name, name)} ({jobs[name]:,} jobs)"))
+        parts += frame.x_ticks(wait_ticks()) + frame.y_ticks([(share, f"{share} %") for share in (0, 50, 100)])
         for number_, rule in enumerate(rules):
             waits = groups[rule].get(name)
             if waits and waits.quantiles_ms:
@@ -126,25 +137,37 @@ def _cumulative(frame: Frame, quantiles: Sequence[int]) -> list[tuple[float, flo
 # --- reclaims --------------------------------------------------------------------------------------------------------
 
 
-def reclaim_picture(runs: Sequence[Measures]) -> str:
-    """Every reclaim as a dot: promised against taken. Below the line the promise was kept."""
-    dots = [(each.promised_ms / 1000, each.took_ms / 1000) for run in runs for each in run.reclaims]
-    high = max([max(promised, took) for promised, took in dots] or [60]) * 1.1
-    frame = Frame(70, 60, 500, 300, (0, high), (0, high))
-    parts = [
-        text(16, 22, "Reclaims: seconds taken against seconds promised", "title"),
-        text(16, 40, f"{len(dots):,} reclaims shown; below the line the promise was kept", "faint"),
-        *frame.x_ticks(round_ticks(0, high)),
-        *frame.y_ticks(round_ticks(0, high)),
-        line([(frame.x(0), frame.y(0)), (frame.x(high), frame.y(high))], look(0)),
-        text(320, 395, "promised, seconds", "faint", "middle"),
+def reclaim_picture(reclaims: Mapping[str, Sequence[ReclaimMeasure]]) -> str:
+    """How much of the promised time reclaims took: a line for each of the rules, over all seeds."""
+    entries = [
+        (f"{rule} ({len(found):,} reclaims)", look(index)) for index, (rule, found) in enumerate(reclaims.items())
     ]
-    kept = Counter((round(promised), round(took, -1)) for promised, took in dots)
-    for (promised, took), count in sorted(kept.items()):
-        radius = 1.5 + min(6, count**0.5 / 4)
-        place = f'cx="{frame.x(promised):.1f}" cy="{frame.y(took):.1f}" r="{radius:.1f}"'
-        parts.append(f'<circle class="k1 half" {place}><title>{count} of {took} s</title></circle>')
-    return svg(620, 410, "Reclaims: taken against promised", parts)
+    title = "Reclaims: time taken, in per cent of the time promised"
+    below = "share of reclaims that were done by then; right of the heavy line the promise was broken"
+    frame = Frame(PANEL_LEFT + 14, PANEL_TOP, 600, 220, (0, PROMISE_PERCENT), (0, 100))
+    promise = frame.x(100)
+    parts = [
+        *_head(title, below, entries),
+        *frame.x_ticks([(share, f"{share} %") for share in range(0, PROMISE_PERCENT + 1, 25)]),
+        *frame.y_ticks([(share, f"{share} %") for share in (0, 50, 100)]),
+        line([(promise, frame.y(0)), (promise, frame.y(100))], "line own promise"),
+    ]
+    for index, found in enumerate(reclaims.values()):
+        shares = sorted(100 * each.took_ms / max(1, each.promised_ms) for each in found)
+        points = [(0.0, 0.0)]
+        for number_, share in enumerate(shares):
+            points += [(share, 100 * number_ / len(shares)), (share, 100 * (number_ + 1) / len(shares))]
+        parts.append(line([(frame.x(x), frame.y(y)) for x, y in _thinned(points)], look(index)))
+    return svg(WIDTH, PANEL_TOP + 220 + 36, title, parts)
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points, less those between two others in the same place or on the same upright."""
+    kept = points[:1]
+    for before, point, after in zip(points, points[1:], [*points[2:], (-1.0, -1.0)], strict=False):
+        if not before[0] == point[0] == after[0]:
+            kept.append(point)
+    return kept
 
 
 # --- who lent to whom ------------------------------------------------------------------------------------------------
@@ -245,19 +268,29 @@ def capacity_by_stage(plan: FleetPlan) -> str:
     """GPUs by the stage they have reached, over the years of the plan."""
     days = sorted({day for pool in plan.pools for day in pool.stages.values()})
     ticks = month_ticks(days[0], days[-1])
-    frame = Frame(70, 84, WIDTH - 100, 280, (ticks[0][0], ticks[-1][0]), (0, sum(pool.gpus for pool in plan.pools)))
+    days = [ticks[0][1], *days, ticks[-1][1]]
+    total = sum(pool.gpus for pool in plan.pools)
+    frame = Frame(70, 84, WIDTH - 100, 280, (ticks[0][0], ticks[-1][0]), (0, total))
     stages = list(reversed(Stage))
     entries = [(stage.value.replace("_", " "), f'fill="{STAGE_COLOURS[stage]}"') for stage in stages]
     names, _ = legend(60, 62, entries, WIDTH - 120)
     parts = [text(16, 22, "Capacity by stage", "title"), text(16, 40, "GPUs of the plan", "faint"), *names]
-    floor = [0.0] * len(ticks)
+    floor = [0.0] * len(days)
     for stage in stages:
-        gpus = [sum(pool.gpus for pool in plan.pools if stage_of(pool, day) is stage) for _, day, _ in ticks]
+        gpus = [sum(pool.gpus for pool in plan.pools if stage_of(pool, day) is stage) for day in days]
         ceiling = [low + value for low, value in zip(floor, gpus, strict=True)]
-        shape = [(frame.x(at), frame.y(value)) for (at, _, _), value in zip(ticks, ceiling, strict=True)]
-        shape += [(frame.x(at), frame.y(value)) for (at, _, _), value in reversed(list(zip(ticks, floor, strict=True)))]
-        parts.append(area(shape, f'fill="{STAGE_COLOURS[stage]}"', stage.value))
+        shape = [*_steps(frame, days, ceiling), *reversed(_steps(frame, days, floor))]
+        parts.append(area(shape, f'fill="{STAGE_COLOURS[stage]}"', stage.value.replace("_", " ")))
         floor = ceiling
-    parts += frame.y_ticks(round_ticks(0, floor[-1]))
+    parts += frame.y_ticks(round_ticks(0, total))
     parts += frame.x_ticks([(at, label) for at, _, label in ticks if label])
     return svg(WIDTH, 400, "Capacity by stage over time", parts)
+
+
+def _steps(frame: Frame, days: Sequence[str], values: Sequence[float]) -> list[tuple[float, float]]:
+    """Each value from its day to the next one's."""
+    places = [frame.x(date.fromisoformat(day).toordinal()) for day in days]
+    points = [(places[0], frame.y(values[0]))]
+    for place, before, value in zip(places[1:], values, values[1:], strict=False):
+        points += [(place, frame.y(before)), (place, frame.y(value))]
+    return points
