@@ -71,8 +71,9 @@ class Superseded(Exception):
 
 class SiteSettings(Struct, frozen=True, kw_only=True):
     """`clock_rate`: fleet seconds per real second. `wait_seconds`, `ask_seconds`: real time, for the control plane's
-    answer and between questions to an engine that gives no notice. `grace_seconds`: fleet time between the signals at
-    a time limit, as Slurm's KillWait. `end_notice_ms`: real time runs get when the agent ends them on its way out.
+    answer and at most between questions to an engine that gives no notice. `grace_seconds`: fleet time between the
+    signals at a time limit, as Slurm's KillWait. `end_notice_ms`: real time runs get when the agent ends them on its
+    way out.
     """
 
     clock_rate: int = 1
@@ -322,7 +323,9 @@ class SiteAgent:
         while True:
             await self._news.wait()
             try:
+                began = time.monotonic()
                 polled = await self._call(self._engine.poll)
+                self._news.asked(time.monotonic() - began)
                 unrecorded += [Began(run) for run in polled.started]
                 unrecorded += [Over(ended_report(ending), int(time.time())) for ending in polled.ended]
                 await self._record(unrecorded)
