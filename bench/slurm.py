@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import slurm_agent
 from bench.measure import Figures, amend
-from bench.slurm_process import until, weigh
+from bench.slurm_process import running, until, weigh
 from pumasi.demo.slurm_fleet import SlurmFleet, slurm_fleet
 from pumasi.plans.locate import find_plan
 
@@ -135,7 +135,7 @@ def _outage(folder: Path) -> Figures:
         end_at = folder / "end"
         script = f"#!/bin/sh\nwhile [ ! -s {end_at} ]; do sleep 5; done\n"
         fleet.client.submit([_job("public/kaist", script) for _ in range(OUTAGE_JOBS)])
-        until(lambda: _running(fleet) == OUTAGE_JOBS, "not all jobs run", 2.0)
+        until(lambda: running(fleet.client) == OUTAGE_JOBS, "not all jobs run", 2.0)
         memory_mib, cpu_percent = weigh(fleet.agent_pid("public"))
         figures = {"agent_memory_mib": memory_mib, "agent_cpu_percent": cpu_percent}
         fleet.kill_agent("public")
@@ -150,10 +150,6 @@ def _outage(folder: Path) -> Figures:
         if any(job["state"] != "succeeded" for job in fleet.client.jobs()):
             sys.exit("bench: a job was lost in the outage")
     return figures
-
-
-def _running(fleet: SlurmFleet) -> int:
-    return sum(row["display_state"] == "running" for row in fleet.client.jobs(state=["active"]))
 
 
 def one_site(nodes: int) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bench.measure import Figures
-from bench.slurm_process import until, weigh
+from bench.slurm_process import running, until, weigh
 from pumasi.client.client import Client
 from pumasi.demo.server import connect, launch, stop
 
@@ -66,8 +66,7 @@ def _weighed(client: Client, folder: Path, where: list[str]) -> Figures:
     try:
         job = {"name": "bench", "queue": "public/kaist", "gpus": 1, "time_limit_seconds": 3600, "script": "#!/bin/sh\n"}
         client.submit([job] * RUNS)
-        waiting = ["waiting", "starting"]
-        until(lambda: not list(client.jobs(state=waiting, limit=1)), "not all runs are under way", pause_seconds=2.0)
+        until(lambda: running(client) == RUNS, "not all runs are under way", pause_seconds=5.0)
         memory_mib, cpu_percent = weigh(agent.pid)
     finally:
         agent.terminate()

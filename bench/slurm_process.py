@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pumasi.client.client import Client
+
 PATIENCE_SECONDS = 600.0
 WATCH_SECONDS = 20.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -33,3 +35,8 @@ def until(holds: Callable[[], object], problem: str, pause_seconds: float = 0.1)
         if time.monotonic() > give_up_at:
             sys.exit(f"bench: {problem}")
         time.sleep(pause_seconds)
+
+
+def running(client: Client) -> int:
+    """How many jobs run."""
+    return sum(row["display_state"] == "running" for row in client.jobs(state=["active"]))
