@@ -124,6 +124,7 @@ class Planner:
 
     def _wake(self, demand: Demand) -> None:
         self._asleep.pop(demand, None)
+        demand.only_in = None
         for fit in demand.fits:
             self._by_pool[fit.pool].pop(demand, None)
         if demand.key in self.state.backlogs.by_need:
@@ -185,15 +186,21 @@ class Planner:
                     worth[demand] = None
         for pool in whole:
             worth.update((demand, None) for demand in self._by_pool[pool] if demand.key in by_need)
+        for demand in worth:
+            demand.only_in = {**stirred, **whole} if demand in self._asleep else None
         return worth
 
     def _stirred_late(self, board: Board, trees: list[ShareTree], whole: dict[PoolId, None]) -> list[PoolId]:
-        """Pools in which a decision of this cycle may have given room to a sleeper that had no turn in it."""
+        """Pools in which a decision of this cycle may have given room to a sleeper that had no turn there."""
         pools = [pool for pool in board.stirred if pool not in whole and self._by_pool.get(pool)]
         if not pools:
             return []
         tried = {demand for tree in trees for demand in tree.demands}
-        return [pool for pool in pools if any(demand not in tried for demand in self._by_pool[pool])]
+        return [
+            pool
+            for pool in pools
+            if any(demand not in tried or not demand.looks_in(pool) for demand in self._by_pool[pool])
+        ]
 
     def _remember(self, trees: list[ShareTree]) -> None:
         """Put to sleep who found no room; who was placed to the last job is forgotten when the plan is folded."""

@@ -104,7 +104,7 @@ class Claims:
         Within a cycle an entitlement only fills: where it does not carry the demand now, nobody need be priced.
         """
         board, owner, found = self._board, demand.owner, []
-        for fit in demand.home_fits:
+        for fit in demand.open_home_fits:
             if not board.is_connected(fit.pool) or self._room(owner, fit.pool) < fit.need.gpus:
                 continue
             key = (owner, fit.pool)
