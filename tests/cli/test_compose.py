@@ -69,6 +69,11 @@ def test_names_of_places_are_told_apart_by_the_fleet() -> None:
     assert "did you mean sejong-b200?" in _problem(places=("sejong-b20",))
 
 
+def test_places_to_try_first_keep_their_order() -> None:
+    assert _one(prefers=("ulsan", "sejong-b200"))["prefers"] == ["ulsan", "sejong-b200"]
+    assert "did you mean sejong-b200?" in _problem(prefers=("sejong-b20",))
+
+
 @pytest.mark.parametrize(
     ("fields", "models"),
     [

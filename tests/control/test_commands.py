@@ -141,6 +141,7 @@ def test_an_idempotent_submission_is_taken_once(bench, spec):
         ({"gpu_models": ("h900",)}, "gpu-model-unknown"),
         ({"pools": ("atlantis",)}, "pool-unknown"),
         ({"sites": ("atlantis",)}, "site-unknown"),
+        ({"prefers": ("atlantis",)}, "pool-unknown"),
         ({"gpus": 64_000}, "never-admissible"),
         ({"begin_at_ms": 1}, "begin-in-the-past"),
     ],

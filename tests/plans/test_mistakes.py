@@ -201,6 +201,13 @@ MISTAKES: dict[str, tuple[str, str, int, str, str]] = {
     ),
     "no owner": ("owners:\n", "owners: {}\nbosses:\n", 5, "owners", "there is none; a fleet has at least one owner"),
     "policy": ("industries:", "policy: {requeue_limit: -1}\nindustries:", 3, "policy.requeue_limit", "from 0 to 1,000"),
+    "pool order": (
+        "industries:",
+        "policy: {pool_order: [price]}\nindustries:",
+        3,
+        "policy.pool_order",
+        "home, site, power",
+    ),
     "control character": ("title: Mill", 'title: "M\\nill"', 12, "sites.mill.title", "one printable line"),
     "lone surrogate": ("title: Mill", 'title: "\\ud800"', 12, "sites.mill.title", "one printable line"),
     "endless title": ("title: Mill", "title: " + "M" * 301, 12, "sites.mill.title", "at most 300 letters"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pumasi.model.fleet import Place, Stage, stage_of
+from pumasi.model.fleet import BorrowOrder, Place, PoolOrder, Stage, stage_of
 from pumasi.plans.lending import parse_window
 from pumasi.plans.locate import find_plan, shipped_plans
 from pumasi.plans.problems import PlanError
@@ -160,6 +160,13 @@ def test_any_edit_is_answered(place: int, patch: str) -> None:
     """Nor does a sound plan with a few letters changed anywhere."""
     data = (SOUND[:place] + patch + SOUND[place + len(patch) :]).encode("utf-8", "surrogatepass")
     assert isinstance(parse_plan(data, "x"), (PlanReading, list))
+
+
+def test_a_policy_may_order_pools_and_borrowers() -> None:
+    policy = sound("policy: {pool_order: [site, power], borrow_order: max_min}\n" + SOUND).plan.policy
+    assert policy.pool_order == (PoolOrder.SITE, PoolOrder.POWER)
+    assert policy.borrow_order is BorrowOrder.MAX_MIN
+    assert sound(SOUND).plan.policy.pool_order == (PoolOrder.HOME,)
 
 
 RULE = "placement_rules:\n  stay:\n    title: It stays\n    work: {data_classes: [secret]}\n    only_at: {home: yes}\n"

@@ -90,6 +90,7 @@ class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host_memory_mib_per_node: Count = 0
     sites: Few = ()
     pools: Few = ()
+    prefers: Few = ()
     data_class: Name = "open"
     priority: Priority = 0
     topology: TopologyBody = TopologyBody()

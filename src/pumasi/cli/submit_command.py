@@ -183,7 +183,7 @@ def _ignore_hint(problems: list[str]) -> str:
 
 
 def _composed(client: "Client", draft: Draft) -> list[dict[str, Any]]:
-    named = draft.places or draft.gpu_types or draft.constraint
+    named = draft.places or draft.prefers or draft.gpu_types or draft.constraint
     who = client.whoami() if draft.begin or not draft.queue else {}
     if not draft.queue:
         draft.queue = _only_queue(who)

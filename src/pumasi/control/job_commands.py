@@ -99,6 +99,7 @@ def _judge(state: FleetState, spec: JobSpec, now_ms: int) -> Errors:
         [("gpu-model-unknown", "gpu_models", name) for name in spec.gpu_models if name not in state.gpu_models]
         + [("site-unknown", "sites", name) for name in spec.sites if name not in state.sites]
         + [("pool-unknown", "pools", name) for name in spec.pools if name not in state.pools]
+        + [("pool-unknown", "prefers", name) for name in spec.prefers if name not in {*state.pools, *state.sites}]
     )
     if unknown:
         return [(code, FieldProblem(path, f"{name} is not known to this fleet")) for code, path, name in unknown]

@@ -228,10 +228,23 @@ class BorrowOrder(StrEnum):
     MAX_MIN = "max_min"
 
 
+class PoolOrder(StrEnum):
+    """What makes a pool worth trying before another, among those with room that may run a job.
+
+    HOME: the job's owner is entitled to GPUs there. SITE: its owner operates the site. POWER: its GPUs draw less, by
+    the planning figure of their model.
+    """
+
+    HOME = "home"
+    SITE = "site"
+    POWER = "power"
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """Rules of the whole fleet; versioned so that every decision can name the rules it was made under.
 
-    `rules`: what work may run where. They are about what starts: what runs when one comes into force runs on.
+    `pool_order`: which pools are tried first, the first that tells two apart decides; then goes the most idle. `rules`:
+    what work may run where. They are about what starts: what runs when one comes into force runs on.
     """
 
     version: str = "1"
@@ -240,6 +253,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     requeue_limit: int = 20
     default_time_limit_seconds: int = 24 * 3600
     borrow_order: BorrowOrder = BorrowOrder.CREDIT
+    pool_order: tuple[PoolOrder, ...] = (PoolOrder.HOME,)
     rules: tuple[PlacementRule, ...] = ()
     planned_starts: int = 4  # waiting jobs in each pool whose start is planned, so that nothing delays it
 

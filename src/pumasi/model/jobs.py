@@ -100,6 +100,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     `gpus` is the whole gang. `gpus_per_node` 0 lets each pool choose: the fewest nodes with the same number on each.
     `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds. A node's CPUs and
     memory are shared out in proportion to its GPUs; what is asked of them only rules out pools whose share is less.
+    `prefers`: pools and sites to try first, in this order; it may run at others too.
     """
 
     name: str
@@ -117,6 +118,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     cpu_arch: CpuArch | None = None
     sites: tuple[SiteId, ...] = ()
     pools: tuple[PoolId, ...] = ()
+    prefers: tuple[str, ...] = ()
     data_class: str = OPEN_DATA
     stays_home: bool = False  # never leaves a pool its owner is entitled to
     may_borrow: bool = True

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from pumasi.model.calendar import is_day
-from pumasi.model.fleet import BorrowOrder, Engine, GpuModel, Owner, OwnerKind, Policy, Pool, Site, Stage
+from pumasi.model.fleet import BorrowOrder, Engine, GpuModel, Owner, OwnerKind, Policy, Pool, PoolOrder, Site, Stage
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, SiteId
 from pumasi.plans.catalogue import CatalogueEntry
 from pumasi.plans.lending import read_lending
@@ -177,6 +177,15 @@ def read_policy(root: Section) -> Policy:
             "default_time_limit_seconds", usual.default_time_limit_seconds, minimum=1
         ),
         borrow_order=section.choice("borrow_order", BorrowOrder, usual.borrow_order),
+        pool_order=_pool_order(section) if section.has("pool_order") else usual.pool_order,
     )
     section.finish()
     return policy
+
+
+def _pool_order(section: Section) -> tuple[PoolOrder, ...]:
+    words, known = section.words("pool_order"), list(PoolOrder)
+    for word in words:
+        if word not in known:
+            section.complain("pool_order", f"{word} is not one of {', '.join(known)}")
+    return tuple(PoolOrder(word) for word in words if word in known)

@@ -57,7 +57,7 @@ class Standing:
 def place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
     """Place a job on what its owner has idle and others lend it; True if done."""
     gpus = job.spec.gpus
-    for fit in _home_then_idle(board, demand):
+    for fit in _by_rank(board, demand):
         if board.queue_room(job, fit.pool) < gpus or not board.takes(fit.pool, gpus):
             continue
         charges = borrow_charges(board, job, fit.pool)
@@ -68,11 +68,10 @@ def place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
     return False
 
 
-def _home_then_idle(board: Board, demand: Demand) -> list[Fit]:
-    """Pools with room at all: the owner's own pools first, then the most idle."""
+def _by_rank(board: Board, demand: Demand) -> list[Fit]:
+    """Pools with room at all: in the order of preference, among equals the most idle."""
     roomy = [(board.free(fit.pool).free_gpus, fit) for fit in demand.open_fits]
-    home = demand.home_fits
-    order = sorted((fit not in home, -free, fit.position, fit) for free, fit in roomy if free >= fit.need.gpus)
+    order = sorted((fit.rank, -free, fit.position, fit) for free, fit in roomy if free >= fit.need.gpus)
     return [fit for _, _, _, fit in order]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pumasi.model.fleet import PlacementRule, Pool, Stage
 from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import OPEN_DATA, JobSpec, Level, gpus_on_each_node
+from pumasi.scheduler.preference import ranked
 from pumasi.scheduler.reasons import ReasonCode, Verdict
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.state.fleet_state import FleetState
@@ -34,7 +35,7 @@ def eligible(state: FleetState, spec: JobSpec, now_ms: int) -> tuple[tuple[Fit, 
             fits.append(Fit(pool, need_in(state.pools[pool].declared, spec), position))
         else:
             verdicts.append(verdict)
-    return tuple(fits), tuple(verdicts)
+    return ranked(state, spec, fits), tuple(verdicts)
 
 
 def need_in(pool: Pool, spec: JobSpec) -> Need:

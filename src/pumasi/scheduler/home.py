@@ -44,19 +44,19 @@ def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
 
 def place_home(board: Board, job: Job, demand: Demand) -> bool:
     """Place a job on free GPUs within its owner's entitlement; True if done."""
-    for fit in _by_idle(board, demand):
+    for fit in _by_rank(board, demand):
         has_room = board.home_room(job, fit.pool) >= job.spec.gpus and board.takes(fit.pool, job.spec.gpus)
         if has_room and _place_in(board, job, demand, fit):
             return True
     return False
 
 
-def _by_idle(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
+def _by_rank(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
     fits = demand.free_home_fits
     if len(fits) < 2:
         return fits
     owner, books = demand.owner, board.books
-    return sorted(fits, key=lambda fit: (-books(fit.pool)[owner].idle, fit.position))
+    return sorted(fits, key=lambda fit: (fit.rank, -books(fit.pool)[owner].idle, fit.position))
 
 
 def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:

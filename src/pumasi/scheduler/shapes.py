@@ -32,8 +32,12 @@ class Need(Struct, frozen=True):
 
 
 class Fit(Struct, frozen=True):
-    """A pool that may run the job, and what the job needs there. `position`: the pool's place in the fleet's order."""
+    """A pool that may run the job, and what the job needs there.
+
+    `position`: the pool's place in the fleet's order. `rank`: how soon it is to be tried (`preference`), 0 first.
+    """
 
     pool: PoolId
     need: Need
     position: int
+    rank: int = 0

@@ -87,7 +87,9 @@ def _memory_of_cpus(draft: Draft) -> dict[str, Any]:
 
 def _placement(draft: Draft, catalogue: Catalogue) -> dict[str, Any]:
     pools, sites = catalogue.places(draft.places)
+    catalogue.places(draft.prefers)  # a wish for what is not there is a slip
     placement: dict[str, Any] = {"pools": [*draft.pools, *pools], "sites": [*draft.sites, *sites]}
+    placement["prefers"] = list(draft.prefers)
     models = set().union(*(catalogue.models_of(kind) for kind in draft.gpu_types))
     if draft.constraint:
         constrained, architecture = catalogue.constraint(draft.constraint)

@@ -43,6 +43,7 @@ class Draft(Struct):
     places: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
+    prefers: tuple[str, ...] = ()
     time_limit_seconds: int = 0
     array: tuple[int, ...] = ()
     begin: str = ""
@@ -335,6 +336,7 @@ _HANDLERS: dict[str, Callable[[Draft, str], None]] = {
     "export": _set_export,
     "comment": _set_comment,
     "wrap": _set_wrap,
+    "prefer": _attribute("prefers", _names),
     "site": _attribute("sites", _names),
     "pool": _attribute("pools", _names),
     "gpu-model": _attribute("gpu_types", _names),

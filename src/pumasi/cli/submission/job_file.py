@@ -221,6 +221,7 @@ KEYS = {
     "cpu_arch": _field("cpu_arch", _choice(list(CpuArch)), "`x86_64` or `arm64`."),
     "sites": _attribute("sites", _texts, "Sites it may run at."),
     "pools": _attribute("pools", _texts, "Pools it may run in."),
+    "prefers": _attribute("prefers", _texts, "Pools or sites to try first, in this order; it may run at others too."),
     "time_limit": _attribute("time_limit_seconds", _duration, "Limit: `2h`, `1-12:00:00`; a bare number is seconds."),
     "data_class": _field("data_class", _line, "Class of the data it reads; `open` by default."),
     "stays_home": _field("stays_home", _flag, "true: never leaves pools its owner is entitled to."),

@@ -1,0 +1,47 @@
+"""Several pools could run a job: which is tried first."""
+
+from collections.abc import Iterable
+
+from pumasi.model.fleet import Policy, Pool, PoolOrder, Site
+from pumasi.testing.builders import NVL72, fleet_facts, owner, pool
+from pumasi.testing.harness import Harness
+
+
+def harness(pools: Iterable[Pool], *order: PoolOrder, sites: Iterable[Site] = ()) -> Harness:
+    """Ant and bee with these pools; both lend all."""
+    owners = [owner("ant", lends=100), owner("bee", lends=100)]
+    policy = Policy(pool_order=order) if order else Policy()
+    return Harness(fleet_facts(owners, pools, policy=policy, sites=sites))
+
+
+def places(fleet: Harness, jobs: int, **fields: object) -> list[str]:
+    """The pools of so many jobs of ant, one node each, in the order they were submitted."""
+    numbers = [fleet.submit("ant", 8, **fields) for _ in range(jobs)]
+    fleet.tick()
+    live = [fleet.state.jobs[number].live for number in numbers]
+    return [attempt.pool if attempt else "" for attempt in live]
+
+
+HALLS = (pool("p", {"ant": 32}, site="here"), pool("q", {"ant": 16}, site="there"), pool("r", {"bee": 16}))
+
+
+def test_the_most_idle_pool_of_its_owner_goes_first_by_default_and_what_is_lent_last() -> None:
+    assert places(harness(HALLS), 7) == ["p", "p", "p", "q", "p", "q", "r"]
+
+
+def test_a_job_is_tried_first_where_it_wishes_and_then_elsewhere() -> None:
+    assert places(harness(HALLS), 4, prefers=("q", "p")) == ["q", "q", "p", "p"]
+    assert places(harness(HALLS), 2, prefers=("there",)) == ["q", "q"], "a site stands for its pools"
+
+
+def test_home_comes_before_any_wish_to_borrow() -> None:
+    assert places(harness(HALLS), 1, prefers=("r",)) == ["p"]
+    fleet = harness((pool("q", {"bee": 32}), pool("r", {"bee": 16}), pool("s", {"ant": 8})))
+    assert places(fleet, 2, prefers=("r",)) == ["s", "r"], "of what is lent, where it wishes; q is more idle"
+
+
+def test_a_policy_says_what_comes_first() -> None:
+    halls = (pool("p", {"ant": 32}, site="here", model=NVL72), pool("q", {"ant": 16}, site="there"))
+    assert places(harness(halls, PoolOrder.HOME, PoolOrder.POWER), 3) == ["q", "q", "p"], "its GPUs draw less"
+    sites = [Site(id="here", title="here", operator="bee"), Site(id="there", title="there", operator="ant")]
+    assert places(harness(halls, PoolOrder.SITE, sites=sites), 3) == ["q", "q", "p"], "ant operates that site itself"
