@@ -1,5 +1,6 @@
 """The ledger: every GPU-millisecond once, from the queue that used it to the owner whose it was, on its Korean day."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,10 +9,12 @@ from pumasi.events.facts import (
     AttemptEnded,
     AttemptPlaced,
     ReservationEnded,
+    ReservationMade,
     ReservationState,
     StopOrdered,
 )
 from pumasi.ledger import ledger as ledgers
+from pumasi.ledger import reclaims
 from pumasi.ledger.ledger import Ledger, OpenAllocation, TransferKey, transfers
 from pumasi.model.calendar import DAY_MS, KOREA_OFFSET_MS
 from pumasi.model.jobs import Charge, JobState, Outcome, Span, StopCause
@@ -138,3 +141,19 @@ def test_what_a_job_waited_beyond_its_owners_entitlement_breaks_no_promise() -> 
     (reclaim,) = fleet.ledger.reclaims.settled
     assert (reclaim.claimant, reclaim.made_ms - reclaim.asked_ms) == (claimant, 1_000_000)
     assert (reclaim.took_milliseconds, reclaim.kept) == (60_000, True)
+
+
+def test_settled_reclaims_are_counted_for_ever_and_kept_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reclaims, "SETTLED_KEPT", 4)
+    records = reclaims.Reclaims()
+    for number in range(1, 21):
+        charges = (Charge("ant", 8),)
+        made = ReservationMade(
+            at_ms=number, job=number, pool="p", spans=(), charges=charges, asked_ms=0, due_ms=number + number % 2
+        )
+        records.apply(made, 0)
+        records.apply(ReservationEnded(at_ms=number + 1, job=number, state=ReservationState.FULFILLED), 0)
+    assert [each.claimant for each in records.settled] == list(range(20 - len(records.settled) + 1, 21))
+    assert len(records.settled) < 8
+    assert records.totals == {"ant": reclaims.Compliance(fulfilled=20, kept=10, requested_gpus=160)}
+    assert records.branch() == records

@@ -49,6 +49,7 @@ def owners(draw: st.DrawFn) -> list[Owner]:
             notice_seconds=draw(st.sampled_from((0, 60, 300))),
             protected_seconds=draw(st.sampled_from((0, 600))),
             teardown_seconds=draw(st.sampled_from((0, 30))),
+            evicted_percent_max=draw(st.sampled_from((0, 0, 100, 250))),
         )
         for name in OWNERS
     ]

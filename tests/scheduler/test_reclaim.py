@@ -1,8 +1,12 @@
 """Reclaim: who is stopped, for how long the notice is, what is reserved, and when the claimant starts."""
 
+from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pumasi.events.facts import (
     AttemptPlaced,
@@ -98,6 +102,64 @@ def test_a_gang_is_stopped_only_where_the_claims_can_use_it(claims: int, victims
     for _ in range(claims):
         fleet.submit("ant", 8)
     assert sorted(stopped(fleet)) == victims
+
+
+@pytest.mark.parametrize(("percent", "victims"), [(0, [1]), (800, [1]), (799, [])])
+def test_a_claim_evicts_no_more_than_its_owner_allows(percent: int, victims: list[int]) -> None:
+    """Only a gang of eight nodes could make room for one: it does, unless the owner bounds what may go for a claim."""
+    fleet = lent_out([{"gpus": 64}], gpus=64, evicted_percent_max=percent)
+    claimant = fleet.submit("ant", 8)
+    assert stopped(fleet) == victims
+    assert victims or "799 %" in fleet.plan.reasons[claimant].reasons[0].detail
+
+
+def test_a_bound_takes_the_way_that_evicts_least_and_is_recorded() -> None:
+    """The gang has just saved its work and would lose nothing; the single job loses a minute."""
+    jobs: list[dict[str, Any]] = [{"gpus": 64, "checkpoint_seconds": 60}, {"then_wait": 60}]
+    fleet = lent_out(jobs, gpus=72, evicted_percent_max=100)
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == [2]
+    reclaim = fleet.ledger.reclaims.open[3]
+    assert (reclaim.gpus, reclaim.evicted_gpus, reclaim.evicted_gpus_max) == (8, 8, 8)
+    fleet = lent_out([dict(job) for job in ({"gpus": 64, "checkpoint_seconds": 60}, {"then_wait": 60})], gpus=72)
+    fleet.submit("ant", 8)
+    assert stopped(fleet) == [1]
+
+
+@given(
+    borrowers=st.lists(
+        st.tuples(st.integers(1, 8), st.integers(0, 9), st.sampled_from((0, 70))), min_size=1, max_size=9
+    ),
+    gpus=st.integers(1, 8),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_node_is_cleared_at_the_least_loss_there_is(borrowers: list[tuple[int, int, int]], gpus: int) -> None:
+    """Against all sets of jobs on any one node."""
+    fleet = lent_out(
+        [{"gpus": size, "then_wait": age, "checkpoint_seconds": period} for size, age, period in borrowers],
+    )
+    occupancy, jobs = fleet.state.occupancy["p"], fleet.state.jobs
+    least = min(
+        (
+            lost(fleet, chosen)
+            for node in range(4)
+            for count in range(len(occupancy.jobs_on(node)) + 1)
+            for chosen in combinations(occupancy.jobs_on(node), count)
+            if sum(jobs[job].spec.gpus for job in chosen) + occupancy.free.masks[node].bit_count() >= gpus
+        ),
+        default=0,
+    )
+    fleet.submit("ant", gpus, gpus_per_node=gpus)
+    assert lost(fleet, stopped(fleet)) == least
+
+
+def lost(fleet: Harness, jobs: Iterable[int]) -> int:
+    """GPU-milliseconds of work that go with jobs, and a little for each GPU."""
+    total = 0
+    for job in (fleet.state.jobs[number] for number in jobs):
+        ran_ms, period_ms = fleet.now_ms - job.attempts[-1].started_ms, job.spec.checkpoint_seconds * 1000
+        total += job.spec.gpus * (1 + (ran_ms % period_ms if period_ms else ran_ms))
+    return total
 
 
 def test_segments_are_freed_within_racks() -> None:

@@ -106,14 +106,15 @@ def _links(state: FleetState) -> Metric:
 
 def _reclaims(service: Service) -> Iterator[Metric]:
     reclaims = service.plane.ledger.reclaims
-    fulfilled = [each for each in reclaims.settled if each.fulfilled]
+    totals = reclaims.totals.values()
+    fulfilled, kept_ones = sum(each.fulfilled for each in totals), sum(each.kept for each in totals)
     family = CounterMetricFamily(
         "pumasi_reclaims", "Reclaims fulfilled, by whether the promise was kept", labels=("kept",)
     )
-    for kept in (True, False):
-        family.add_metric((str(kept).lower(),), sum(each.kept is kept for each in fulfilled))
+    family.add_metric(("true",), kept_ones)
+    family.add_metric(("false",), fulfilled - kept_ones)
     yield family
-    requested, evicted = (sum(getattr(each, name) for each in fulfilled) for name in ("gpus", "evicted_gpus"))
+    requested, evicted = sum(each.requested_gpus for each in totals), sum(each.evicted_gpus for each in totals)
     yield CounterMetricFamily("pumasi_reclaim_requested_gpus", "GPUs got back by reclaims fulfilled", requested)
     yield CounterMetricFamily("pumasi_reclaim_evicted_gpus", "GPUs of the jobs that were stopped for them", evicted)
     yield GaugeMetricFamily("pumasi_reclaims_open", "Reclaims under way", len(reclaims.open))

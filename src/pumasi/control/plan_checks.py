@@ -15,6 +15,7 @@ from pumasi.state.freemap import MAX_GPUS_PER_NODE
 GPUS_LIMIT = 10_000_000
 NODES_LIMIT = 1_000_000
 SECONDS_LIMIT = 366 * 24 * 3600
+EVICTED_PERCENT_LIMIT = 1_000_000
 
 
 def plan_problems(plan: FleetPlan) -> Iterator[FieldProblem]:
@@ -92,6 +93,8 @@ def _lending_problems(plan: FleetPlan, path: str, lending: LendingContract) -> I
         yield FieldProblem(path, "times are 0 seconds to a year")
     if not 0 <= lending.lendable_percent <= 100:
         yield FieldProblem(f"{path}.lendable_percent", "it is 0 to 100")
+    if lending.evicted_percent_max and not 100 <= lending.evicted_percent_max <= EVICTED_PERCENT_LIMIT:
+        yield FieldProblem(f"{path}.evicted_percent_max", f"it is 0 (no bound), or 100 to {EVICTED_PERCENT_LIMIT}")
     if min(lending.lending_limits.values(), default=0) < 0:
         yield FieldProblem(f"{path}.lending_limits", "a limit is 0 GPUs or more")
     for window in lending.windows:

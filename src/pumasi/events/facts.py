@@ -230,7 +230,8 @@ class StartGivenUp(Fact, frozen=True, kw_only=True):
 class ReservationMade(Fact, frozen=True, kw_only=True):
     """GPUs, some still in use by attempts told to stop, are held for a job that has waited since `asked_ms`.
 
-    `due_ms`: when they must all be free by the lending contract.
+    `due_ms`: when they must all be free by the lending contract. `evicted_gpus_max`: GPUs of the jobs that it lets be
+    stopped for it; 0: no bound.
     """
 
     job: JobId
@@ -239,6 +240,7 @@ class ReservationMade(Fact, frozen=True, kw_only=True):
     charges: tuple[Charge, ...]
     asked_ms: int
     due_ms: int
+    evicted_gpus_max: int = 0
 
 
 class ReservationEnded(Fact, frozen=True, kw_only=True):

@@ -13,13 +13,15 @@ from pumasi.events.facts import Event, ReservationEnded, ReservationMade, Reserv
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import StopCause
 
+SETTLED_KEPT = 1 << 15
+
 
 class Reclaim(Struct):
     """One reclaim. Times are Unix milliseconds; `settled_ms` is 0 while GPUs are still awaited.
 
     `asked_ms`: since when the job has waited. `made_ms`: when it became a claim, and the promise began to count.
-    `victims` lost `evicted_gpus` so that `claimant` got `gpus`. `fulfilled` is False if the claimant no longer needed
-    them.
+    `victims` lost `evicted_gpus` so that `claimant` got `gpus`; its owner's contract allowed `evicted_gpus_max` (0: no
+    bound). `fulfilled` is False if the claimant no longer needed them.
     """
 
     claimant: JobId
@@ -32,6 +34,7 @@ class Reclaim(Struct):
     settled_ms: int = 0
     fulfilled: bool = False
     evicted_gpus: int = 0
+    evicted_gpus_max: int = 0
     victims: list[JobId] = field(default_factory=list)
 
     @property
@@ -50,14 +53,32 @@ class Reclaim(Struct):
         return self.fulfilled and self.took_milliseconds <= self.promised_milliseconds
 
 
-class Reclaims(Struct):
-    """All reclaims: the open ones by claimant, the settled ones in order.
+class Compliance(Struct):
+    """How the reclaims that gave their claimants GPUs went in all. `kept`: within the window."""
 
-    `preempting`: jobs that wait for GPUs of their own owner's other work. That is no reclaim, and nobody's promise.
+    fulfilled: int = 0
+    kept: int = 0
+    requested_gpus: int = 0
+    evicted_gpus: int = 0
+
+    def count(self, reclaim: Reclaim) -> None:
+        """One more."""
+        self.fulfilled += 1
+        self.kept += reclaim.kept
+        self.requested_gpus += reclaim.gpus
+        self.evicted_gpus += reclaim.evicted_gpus
+
+
+class Reclaims(Struct):
+    """The reclaims: the open ones by claimant, and of the settled ones the latest, in order.
+
+    `totals`: by owner, all that were fulfilled since the log began. `preempting`: jobs that wait for GPUs of their own
+    owner's other work. That is no reclaim, and nobody's promise.
     """
 
     open: dict[JobId, Reclaim] = field(default_factory=dict)
     settled: list[Reclaim] = field(default_factory=list)
+    totals: dict[OwnerId, Compliance] = field(default_factory=dict)
     preempting: dict[JobId, None] = field(default_factory=dict)
 
     def branch(self) -> "Reclaims":
@@ -65,7 +86,8 @@ class Reclaims(Struct):
         mine = {job: copy(reclaim) for job, reclaim in self.open.items()}
         for reclaim in mine.values():
             reclaim.victims = list(reclaim.victims)
-        return Reclaims(mine, list(self.settled), dict(self.preempting))
+        totals = {owner: copy(compliance) for owner, compliance in self.totals.items()}
+        return Reclaims(mine, list(self.settled), totals, dict(self.preempting))
 
     def apply(self, event: Event, victim_gpus: int) -> None:
         """Fold one fact. `victim_gpus`: GPUs of the attempt, if the fact is a stop order."""
@@ -85,10 +107,18 @@ class Reclaims(Struct):
                 reclaim = self.open.pop(event.job)
                 reclaim.settled_ms = event.at_ms
                 reclaim.fulfilled = event.state is ReservationState.FULFILLED
-                self.settled.append(reclaim)
+                self._settle(reclaim)
+
+    def _settle(self, reclaim: Reclaim) -> None:
+        if reclaim.fulfilled:
+            self.totals.setdefault(reclaim.owner, Compliance()).count(reclaim)
+        self.settled.append(reclaim)
+        if len(self.settled) >= 2 * SETTLED_KEPT:
+            del self.settled[:-SETTLED_KEPT]  # the log has them all
 
     def _made(self, event: ReservationMade) -> None:
         reclaim = self.open.setdefault(event.job, Reclaim(event.job))
         reclaim.owner, reclaim.pool = event.charges[0].owner, event.pool
         reclaim.gpus = sum(charge.gpus for charge in event.charges)
         reclaim.asked_ms, reclaim.made_ms, reclaim.due_ms = event.asked_ms, event.at_ms, event.due_ms
+        reclaim.evicted_gpus_max = event.evicted_gpus_max

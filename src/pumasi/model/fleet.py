@@ -74,7 +74,9 @@ class LendingContract(Struct, frozen=True, kw_only=True):
     """By what rules an owner lends what it leaves idle, and how fast it gets it back.
 
     The default is the safe one: nothing is lent. `lending_limits` overrides `lendable_percent` for the pools it names
-    (GPUs; 0 = ring-fenced). An empty `windows` means at any time.
+    (GPUs; 0 = ring-fenced). An empty `windows` means at any time. `evicted_percent_max`: the GPUs of the jobs that may
+    be stopped for a claim of the owner, in percent of those it claims; it waits where that does not do. 0: its claims
+    are met within the window, whatever must stop for them.
     """
 
     lendable_percent: int = 0
@@ -85,6 +87,7 @@ class LendingContract(Struct, frozen=True, kw_only=True):
     notice_seconds: int = 300
     protected_seconds: int = 0
     teardown_seconds: int = 120
+    evicted_percent_max: int = 0
 
     @property
     def reclaim_window_seconds(self) -> int:

@@ -9,6 +9,7 @@ from pumasi.plans.section import Section
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
 RECLAIM_LIMIT_SECONDS = 30 * 24 * 3600
+EVICTED_PERCENT_LIMIT = 1_000_000
 
 _WINDOW = re.compile(r"([a-z]{3})(?:-([a-z]{3}))? ([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
 _WINDOW_RULE = "a window looks like 'mon-fri 20:00-08:00' or 'sat 00:00-24:00', Korean time"
@@ -26,7 +27,12 @@ def read_lending(owner: Section) -> LendingContract:
         notice_seconds=section.integer("notice_seconds", 300, maximum=RECLAIM_LIMIT_SECONDS),
         protected_seconds=section.integer("protected_seconds", 0, maximum=RECLAIM_LIMIT_SECONDS),
         teardown_seconds=section.integer("teardown_seconds", 120, maximum=RECLAIM_LIMIT_SECONDS),
+        evicted_percent_max=section.integer("evicted_percent_max", 0, maximum=EVICTED_PERCENT_LIMIT),
     )
+    if 0 < contract.evicted_percent_max < 100:
+        section.complain(
+            "evicted_percent_max", "who claims GPUs may have as many evicted: 100 or more, or 0 for no bound"
+        )
     section.finish()
     return contract
 

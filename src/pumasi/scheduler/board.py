@@ -288,7 +288,7 @@ class Board:
                 if mask and occupancy.node_state(node) is NodeState.UP:
                     free.give(Span(node, 1, mask))
 
-    def reserve(self, job: Job, pool: PoolId, spans: tuple[Span, ...], due_ms: int) -> None:
+    def reserve(self, job: Job, pool: PoolId, spans: tuple[Span, ...], due_ms: int, evicted_gpus_max: int = 0) -> None:
         """Hold GPUs, free or coming free, for a job on its owner's entitlement."""
         self.stirred[pool] = None
         for start in list(self.planned_in(pool)):
@@ -304,7 +304,7 @@ class Board:
         self.events.append(
             ReservationMade(
                 at_ms=self.now_ms, by=BY, job=job.id, pool=pool, spans=spans, charges=charges,
-                asked_ms=job.waiting_since_ms, due_ms=due_ms,
+                asked_ms=job.waiting_since_ms, due_ms=due_ms, evicted_gpus_max=evicted_gpus_max,
             )
         )  # fmt: skip
 

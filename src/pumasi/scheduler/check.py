@@ -258,11 +258,21 @@ def _reserved(state: FleetState, event: ReservationMade, seen: _Seen) -> Iterato
     window_ms = state.owners[job.owner].declared.lending.reclaim_window_seconds * 1000
     if event.due_ms != event.at_ms + window_ms:
         yield f"{event} is not due at the end of the reclaim window"
+    yield from _bounded(state, event, seen.victims.get(event.job, []))
     for gpu in _gpus(event.pool, event.spans):
         if seen.claimed.setdefault(gpu, job.id) != job.id or _is_held(state, gpu):
             yield f"GPU {gpu} is reserved twice"
         yield from _comes_free(state, gpu, event.due_ms)
     yield from _needed(state, event, seen.victims.get(event.job, []))
+
+
+def _bounded(state: FleetState, event: ReservationMade, victims: list[int]) -> Iterator[str]:
+    """What is stopped for a claim stays within what its owner's contract allows."""
+    job = state.jobs[event.job]
+    percent = state.owners[job.owner].declared.lending.evicted_percent_max
+    evicted = sum(state.jobs[victim].spec.gpus for victim in victims if not is_preempted(state.jobs[victim]))
+    if percent and evicted * 100 > job.spec.gpus * percent:
+        yield f"{evicted} GPUs are evicted for job {job.id}, which asks {job.spec.gpus}; {job.owner} allows {percent} %"
 
 
 def _needed(state: FleetState, event: ReservationMade, victims: list[int]) -> Iterator[str]:

@@ -202,7 +202,11 @@ def _not_entitled(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason:
     account, own, lent = board.account(owner, pool), _own(board, job, pool), _lendable(board, job, demand, pool)
     missing, is_home = gpus - own - lent, fit in demand.home_fits
     if is_home and board.home_room(job, pool) >= gpus:
-        detail = f"{account.lent} of {owner}'s GPUs there are lent, and no borrowers can make room within the window"
+        percent = board.state.owners[owner].declared.lending.evicted_percent_max
+        bound = f" and for at most {percent} % of its size in evictions" if percent else ""
+        detail = (
+            f"{account.lent} of {owner}'s GPUs there are lent, and no borrowers can make room within the window{bound}"
+        )
         return Reason(_C.LENT_OUT, pool, detail, f"{missing} lent GPUs handed back at {pool}")
     has_lenders = demand.may_borrow and bool(board.lenders(owner, pool))
     most = board.home_most(job, pool)

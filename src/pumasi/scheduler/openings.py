@@ -32,15 +32,25 @@ class Victim(Struct, gc=False):
     returned: int = 0
     is_stopping: bool = False
 
-    def share(self, nodes: int, spare_nodes: int) -> int:
-        """What so many of its nodes bear of its cost, if other claims can use `spare_nodes` more of them."""
-        return self.cost * nodes // (nodes + max(0, min(len(self.pieces) - nodes, spare_nodes)))
+    @property
+    def evicted_gpus(self) -> int:
+        """GPUs that are evicted if it has to go."""
+        return 0 if self.is_stopping else self.job.spec.gpus
+
+    def share(self, nodes: int, spare_nodes: int, *, by_size: bool) -> int:
+        """What so many of its nodes bear of its cost (or size), if other claims can use `spare_nodes` more of them."""
+        whole = self.evicted_gpus if by_size else self.cost
+        return whole * nodes // (nodes + max(0, min(len(self.pieces) - nodes, spare_nodes)))
 
 
 class Openings:
-    """The cheapest places for one need in a pool, among free nodes and those that `victims` could leave."""
+    """The cheapest places for one need in a pool, among free nodes and those that `victims` could leave.
 
-    def __init__(self, need: Need, victims: dict[JobId, Victim], board: Board, pool: PoolId) -> None:
+    `by_size`: what counts is how many GPUs are evicted, whatever work is lost.
+    """
+
+    def __init__(self, need: Need, victims: dict[JobId, Victim], board: Board, pool: PoolId, *, by_size: bool) -> None:
+        self._by_size = by_size
         self._need = need
         self._victims = victims
         self._board = board
@@ -105,26 +115,20 @@ class Openings:
             self._stale = dict.fromkeys(node // self._width for node in found)
 
     def _share(self, victim: Victim) -> int:
-        return victim.share(1, self._wanted_nodes - 1)
+        return victim.share(1, self._wanted_nodes - 1, by_size=self._by_size)
 
     def _opening(self, node: int) -> Opening | None:
         """The least that must go for a node that lacks GPUs; None if all that could go do not do."""
         missing = self._need.each - self._free().masks[node].bit_count()
         if missing <= 0:
             return (0, node, ())
-        chosen: list[tuple[int, JobId, int]] = []
-        for entry in sorted(self._on(node)):
-            if missing > 0:
-                chosen.append(entry)
-                missing -= entry[2]
-        if missing > 0:
+        entries = sorted(self._on(node))
+        if len({gpus for _, _, gpus in entries}) == 1:
+            entries = entries[: -(-missing // entries[0][2])]
+        if sum([gpus for _, _, gpus in entries]) < missing:
             return None
-        if len(chosen) > 1:
-            for entry in reversed(chosen[:]):
-                if missing + entry[2] <= 0:
-                    chosen.remove(entry)
-                    missing += entry[2]
-        return (sum([cost for cost, _, _ in chosen]), node, tuple([job for _, job, _ in chosen]))
+        cost, _, jobs = _least(entries, missing)
+        return (cost, node, jobs)
 
     def _on(self, node: int) -> Iterator[tuple[int, JobId, int]]:
         """The victims on a node: what it bears of the cost, the job, its GPUs."""
@@ -184,7 +188,7 @@ class Openings:
             return None
         cost, spare_nodes = 0, self._wanted_nodes - self._need.nodes
         for job, nodes in Counter([job for unit in units for job in unit[2]]).items():
-            cost += self._victims[job].share(nodes, spare_nodes)
+            cost += self._victims[job].share(nodes, spare_nodes, by_size=self._by_size)
         self._domains[domain] = found = (cost, domain, ())
         heappush(self._heap, found)
         return cost
@@ -201,6 +205,20 @@ class Openings:
                      for at in range(first, last, per_rack))  # fmt: skip
             units = [unit for rack in racks for unit in _segments(rack, segment)]
         return sorted(units)[:wanted] if len(units) >= wanted else None
+
+
+def _least(entries: list[tuple[int, JobId, int]], missing: int) -> tuple[int, int, tuple[JobId, ...]]:
+    """The entries (cost, job, GPUs) that have the missing GPUs at least cost, then the fewest: cost, count, jobs."""
+    if len(entries) == 1:
+        return (entries[0][0], 1, (entries[0][1],))
+    best: dict[int, tuple[int, int, tuple[JobId, ...]]] = {0: (0, 0, ())}  # by how many GPUs are had
+    for cost, job, gpus in entries:
+        for had, (spent, count, jobs) in list(best.items()):
+            now = min(missing, had + gpus)
+            found = (spent + cost, count + 1, (*jobs, job))
+            if had < missing and (now not in best or found < best[now]):
+                best[now] = found
+    return best[missing]
 
 
 def _segments(openings: list[Opening], segment: int) -> list[Opening]:

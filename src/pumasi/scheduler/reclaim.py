@@ -3,7 +3,8 @@
 Only borrowers are stopped: first those on the claimant's own entitlement, others of the pool only if the shape needs
 it, and each only if its lender's contract has it gone within the claimant's reclaim window. A job already told to stop
 counts as coming free at its kill time and costs nothing. Home work is never stopped, except what faults have left above
-its shrunken entitlement: that is borrowed in all but name.
+its shrunken entitlement: that is borrowed in all but name. Where the owner's contract bounds what one claim may evict,
+the way that evicts fewest GPUs is taken if the cheapest is beyond that; if that is too, the job waits.
 """
 
 from operator import attrgetter
@@ -18,6 +19,7 @@ from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
 from pumasi.scheduler.openings import Opening, Victim
 from pumasi.scheduler.placement import find, low_gpus, merged
+from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.scheduler.victims import Candidates
 from pumasi.state.freemap import FreeMap
@@ -35,6 +37,11 @@ class Option(Struct):
     victims: list[Victim]
     cost: int
     moves: list[Move]
+
+    @property
+    def evicted_gpus(self) -> int:
+        """GPUs of the jobs that are stopped for it."""
+        return sum([victim.evicted_gpus for victim in self.victims])
 
 
 Found = tuple[tuple[Span, ...], list[Victim]]  # exact spans, and who must go for them
@@ -68,7 +75,8 @@ class Claims:
         for victim in best.victims:
             if not victim.is_stopping:
                 board.stop(victim.job, victim.kill_at_ms, job.id)
-        board.reserve(job, best.pool, best.spans, self._due_ms(job.owner))
+        most = evicted_gpus_max(board, job)
+        board.reserve(job, best.pool, best.spans, self._due_ms(job.owner), 0 if most == NO_LIMIT else most)
         for fit in demand.home_fits:
             self._waiting[job.owner][fit.pool] -= job.spec.gpus
         return True
@@ -135,15 +143,13 @@ class Claims:
         offer.changes, offer.option = candidates.changes, None
         if self._room(demand.owner, fit.pool) < fit.need.gpus or not candidates.victims:
             return
-        wanted_nodes = self._wanted_nodes(demand, fit)
-        found = _for_shape(board.free(fit.pool), fit.need, candidates, wanted_nodes)
-        if found is None:
-            return
-        spans, victims = found
-        cost = _cost(victims, spans, wanted_nodes - fit.need.nodes)
-        offer.option = _for_books(board, job, candidates, Option(fit.pool, spans, victims, cost, []))
-        if offer.option is None:
-            board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
+        most, wanted_nodes = evicted_gpus_max(board, job), self._wanted_nodes(demand, fit)
+        offer.option = _option(board, job, fit, candidates, wanted_nodes)
+        if offer.option is not None and offer.option.evicted_gpus > most:
+            offer.option = _option(board, job, fit, candidates, fit.need.nodes, by_size=True)
+            if offer.option is not None and offer.option.evicted_gpus > most:
+                offer.option = None
+                board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
 
     def _wanted_nodes(self, demand: Demand, fit: Fit) -> int:
         """How many nodes the owner's waiting jobs could claim in a pool, this one included."""
@@ -156,26 +162,49 @@ class Claims:
         return account.due - account.home - account.promised
 
 
+def evicted_gpus_max(board: Board, job: Job) -> int:
+    """GPUs of the jobs that its owner's contract lets be stopped for a claim."""
+    percent = board.state.owners[job.owner].declared.lending.evicted_percent_max
+    return job.spec.gpus * percent // 100 if percent else NO_LIMIT
+
+
+def _option(
+    board: Board, job: Job, fit: Fit, candidates: Candidates, wanted_nodes: int, *, by_size: bool = False
+) -> Option | None:
+    """The best that a pool can do; None if it can do nothing."""
+    found = _for_shape(board.free(fit.pool), fit.need, candidates, wanted_nodes, by_size=by_size)
+    if found is None:
+        return None
+    spans, victims = found
+    cost = _cost(victims, spans, wanted_nodes - fit.need.nodes)
+    option = _for_books(board, job, candidates, Option(fit.pool, spans, victims, cost, []))
+    if option is None:
+        board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
+    return option
+
+
 # --- who must go for the shape ---------------------------------------------------------------------------------------
 
 
-def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: int) -> Found | None:
+def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: int, *, by_size: bool) -> Found | None:
     """Exact spans and the victims that sit on them; no victims if free GPUs have the shape."""
     spans = find(free, need)
     if spans is not None:
         return spans, []
-    chosen = candidates.openings(need).cheapest(wanted_nodes)
+    chosen = candidates.openings(need, by_size=by_size).cheapest(wanted_nodes)
     if chosen is None:
         return None
     victims = [candidates.victims[job] for job in {job: None for _, _, who in chosen for job in who}]
-    victims.sort(key=lambda victim: (-victim.cost, victim.job.id))
+    victims.sort(key=lambda victim: (-victim.evicted_gpus if by_size else -victim.cost, victim.job.id))
     return _exact(free, need, chosen, victims) or _pruned(free, need, victims)
 
 
 def _cost(victims: list[Victim], spans: tuple[Span, ...], spare_nodes: int) -> int:
     """What the spans bear of the victims' cost, if other claims can use so many more of their nodes."""
     nodes = {node: None for span in spans for node in range(span.first, span.first + span.nodes)}
-    return sum([victim.share(len(victim.pieces.keys() & nodes.keys()), spare_nodes) for victim in victims])
+    return sum(
+        [victim.share(len(victim.pieces.keys() & nodes.keys()), spare_nodes, by_size=False) for victim in victims]
+    )
 
 
 def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victim]) -> Found | None:

@@ -33,7 +33,7 @@ class Candidates:
         self._over_due = dict.fromkeys(_over_due(board, owner, pool))
         if self._over_due:
             board.look_again_ms = board.now_ms  # which of them are in excess hangs on the work they would lose
-        self._openings: dict[Need, Openings] = {}
+        self._openings: dict[tuple[Need, bool], Openings] = {}
         self.victims: dict[JobId, Victim] = {}
         for job in (*self._tenants.borrowers(), *self._tenants.stopping, *self._over_due):
             self._judge(job)
@@ -71,11 +71,12 @@ class Candidates:
                     if not pieces[node]:
                         del pieces[node]
 
-    def openings(self, need: Need) -> Openings:
-        """What could be cleared for a need."""
-        found = self._openings.get(need)
+    def openings(self, need: Need, *, by_size: bool) -> Openings:
+        """What could be cleared for a need, at least cost or, `by_size`, so that the fewest GPUs are evicted."""
+        found = self._openings.get((need, by_size))
         if found is None:
-            found = self._openings[need] = Openings(need, self.victims, self._board, self._pool)
+            found = Openings(need, self.victims, self._board, self._pool, by_size=by_size)
+            self._openings[need, by_size] = found
         return found
 
     def _judge(self, job_id: JobId) -> None:

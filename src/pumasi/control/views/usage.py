@@ -47,7 +47,7 @@ class ReclaimRow(Struct, frozen=True, kw_only=True):
 
     `asked_at`: since when the job waited. `claimed_at`: when it was entitled to lent GPUs and claimed them; `took_*`
     count from then. `state`: open, fulfilled or released (no longer needed). `took_*` and `kept` are null until it is
-    fulfilled.
+    fulfilled. `evicted_gpus_max`: what the owner's contract allowed to be evicted for it; null if it sets no bound.
     """
 
     claimant: int
@@ -57,6 +57,7 @@ class ReclaimRow(Struct, frozen=True, kw_only=True):
     gpus: int
     requested_gpus: int
     evicted_gpus: int
+    evicted_gpus_max: int | None
     asked_at: str
     claimed_at: str
     due_at: str
@@ -125,6 +126,7 @@ def reclaim_row(reclaim: Reclaim) -> ReclaimRow:
         gpus=reclaim.gpus,
         requested_gpus=reclaim.gpus,
         evicted_gpus=reclaim.evicted_gpus,
+        evicted_gpus_max=reclaim.evicted_gpus_max or None,
         asked_at=rfc3339(reclaim.asked_ms),
         claimed_at=rfc3339(reclaim.made_ms),
         due_at=rfc3339(reclaim.due_ms),
