@@ -84,7 +84,9 @@ def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, jud
             if len(judged) >= JUDGEMENTS_MAX:
                 judged.clear()
             judged[key] = _judge(state, spec, now_ms)
-        found = judged[key] + _begin_errors(spec, now_ms)
+        found = judged[key]
+        if spec.begin_at_ms:
+            found = found + _begin_errors(spec, now_ms)
         if not found:
             continue
         prefix = f"jobs.{index}." if len(specs) > 1 else ""
@@ -110,7 +112,7 @@ def _judge(state: FleetState, spec: JobSpec, now_ms: int) -> Errors:
 
 
 def _begin_errors(spec: JobSpec, now_ms: int) -> Errors:
-    if spec.begin_at_ms and spec.begin_at_ms < now_ms - BEGIN_PAST_TOLERANCE_MS:
+    if spec.begin_at_ms < now_ms - BEGIN_PAST_TOLERANCE_MS:
         return [("begin-in-the-past", FieldProblem("begin_at_ms", "the begin time is more than a day in the past"))]
     return []
 

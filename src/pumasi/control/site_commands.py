@@ -2,6 +2,7 @@
 
 from pumasi.control.commands import EnrolSite, HearSite, SetNodeState, SetPowerCap
 from pumasi.control.decisions import Answer, Decision
+from pumasi.control.mailboxes import BY_SITE
 from pumasi.control.node_health import as_operators_words, health_facts, set_by_site
 from pumasi.control.refusals import Refusal, RefusalKind, not_found
 from pumasi.events.facts import (
@@ -17,7 +18,6 @@ from pumasi.events.facts import (
     TokenRevoked,
 )
 from pumasi.model.hostlist import node_name
-from pumasi.model.ids import SiteId
 from pumasi.model.jobs import AttemptState, JobState, Outcome, StopCause, not_again
 from pumasi.protocol.messages import Report, RunEnded, RunKey
 from pumasi.scheduler.eligibility import never_admissible
@@ -53,31 +53,33 @@ def hear(state: FleetState, command: HearSite, now_ms: int) -> Answer:
     started: set[int] = set()
     ended: set[int] = set()
     for report in command.reports:
-        events += _reported(state, command.site, report, now_ms, started, ended)
+        event = _reported(state, command, report, now_ms, started, ended)
+        if event is not None:
+            events.append(event)
     if command.nodes is not None:
         events += health_facts(state, command.site, command.nodes, now_ms)
     return Decision(tuple(events))
 
 
 def _reported(
-    state: FleetState, site: SiteId, report: Report, now_ms: int, started: set[int], ended: set[int]
-) -> list[Event]:
+    state: FleetState, command: HearSite, report: Report, now_ms: int, started: set[int], ended: set[int]
+) -> Event | None:
     """The fact in a report, unless it is stale, a repeat within the call, or about another site's run."""
     run = report.run
     job = state.jobs.get(run.job)
-    live = job.live if job else None
-    if job is None or live is None or live.number != run.attempt or job.id in ended:
-        return []
-    if state.pools[live.pool].declared.site != site:
-        return []
-    by = f"site:{site}"
+    live = None if job is None or run.job in ended else job.live
+    if job is None or live is None or live.number != run.attempt:
+        return None
+    if state.pools[live.pool].declared.site != command.site:
+        return None
+    by = BY_SITE + command.site
     if isinstance(report, RunEnded):
-        ended.add(job.id)
-        return [end_attempt(state, job, report, now_ms, by)]
-    if live.started_ms or job.id in started or live.state is AttemptState.RUNNING:
-        return []
-    started.add(job.id)
-    return [AttemptStarted(at_ms=now_ms, by=by, job=job.id, attempt=live.number)]
+        ended.add(run.job)
+        return end_attempt(state, job, report, now_ms, by)
+    if live.started_ms or run.job in started or live.state is AttemptState.RUNNING:
+        return None
+    started.add(run.job)
+    return AttemptStarted(at_ms=now_ms, by=by, job=run.job, attempt=run.attempt)
 
 
 def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: str) -> AttemptEnded:

@@ -56,7 +56,8 @@ def _by_rank(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
     if len(fits) < 2:
         return fits
     owner, books = demand.owner, board.books
-    return sorted(fits, key=lambda fit: (fit.rank, -books(fit.pool)[owner].idle, fit.position))
+    order = sorted([(fit.rank, -books(fit.pool)[owner].idle, fit.position, fit) for fit in fits])
+    return [fit for _, _, _, fit in order]
 
 
 def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:

@@ -3,38 +3,53 @@
 Most cycles of a fleet that is not full are of this kind: one job has come, and nothing else could start.
 """
 
+from collections.abc import Iterable
+
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.borrow import place_borrowed
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.home import place_home
+from pumasi.scheduler.reclaim import Claims
+from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Job
 
 
-def place_lone(board: Board, demand: Demand) -> bool:
-    """Place the one job of the one demand that is worth a try, exactly where a whole pass would.
+def place_lone(board: Board, demands: Iterable[Demand]) -> bool:
+    """Place the one job of these demands that needs a turn, if there is one, where a whole pass would.
 
-    False if it takes a whole pass to decide. No other demand is worth one, and nothing is promised to anybody.
+    False if it takes a whole pass to decide. No other demand is worth a try, and no start is planned. A start that a
+    pass promises the job before it borrows is forgotten again as it starts, so none is looked for here.
     """
-    job = _job_of(board, demand)
-    if job is None:
+    alone: tuple[Job, Demand] | None = None
+    for demand in demands:
+        for line in board.state.backlogs.by_need[demand.key].lines.values():
+            for _, number in line:
+                if board.is_settled(number):
+                    continue
+                if alone is not None:
+                    return False
+                alone = board.state.jobs[number], demand
+    return alone is None or _place(board, *alone)
+
+
+def _place(board: Board, job: Job, demand: Demand) -> bool:
+    queue = job.spec.queue
+    is_behind = queue in board.rules.strict and board.state.queues[queue].waiting[0][1] != job.id
+    if is_behind or job.spec.begin_at_ms > board.now_ms:
         return False
     demand.reopen()
-    if place_home(board, job, demand):
+    if place_home(board, job, demand) or Claims(board).claim(job, demand):
         return True
-    return _goes_on_to_borrow(board, job, demand) and place_borrowed(board, job, demand)
+    return demand.may_borrow and place_borrowed(board, job, demand)
 
 
-def _job_of(board: Board, demand: Demand) -> Job | None:
-    """The demand's only job; None if it has more, or may not start yet, or stands behind another."""
-    backlog, state = board.state.backlogs.by_need[demand.key], board.state
-    if backlog.jobs > 1:
-        return None
-    ((queue, line),) = backlog.lines.items()
-    job = state.jobs[line[0][1]]
-    is_behind = queue in board.rules.strict and state.queues[queue].waiting[0][1] != job.id
-    return None if is_behind or job.spec.begin_at_ms > board.now_ms else job
-
-
-def _goes_on_to_borrow(board: Board, job: Job, demand: Demand) -> bool:
-    """True if the job may borrow and can claim nothing. A start promised to it meanwhile would be forgotten again."""
-    return demand.may_borrow and all(board.home_room(job, fit.pool) < job.spec.gpus for fit in demand.home_fits)
+def any_waits(state: FleetState, demands: Iterable[Demand]) -> bool:
+    """True if some job of these demands waits and has no reservation."""
+    by_need, reserved = state.backlogs.by_need, state.reservations
+    return any(
+        job not in reserved
+        for demand in demands
+        if demand.key in by_need
+        for line in by_need[demand.key].lines.values()
+        for _, job in line
+    )

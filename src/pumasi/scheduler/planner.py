@@ -17,7 +17,7 @@ from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
-from pumasi.scheduler.lone import place_lone
+from pumasi.scheduler.lone import any_waits, place_lone
 from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.preempt import preempt_pass
@@ -45,7 +45,7 @@ class Planner:
         stirred = self._notice(now_ms)
         if not stirred and not self._awake:
             return Board(self.state, now_ms, self._rules, self._outlooks)
-        if len(self._awake) < 2 and self._is_quiet(stirred):
+        if self._is_quiet(stirred):
             board = self._without_turns(now_ms, stirred)
             if board is not None:
                 return board
@@ -156,20 +156,21 @@ class Planner:
         return trees
 
     def _is_quiet(self, stirred: Iterable[PoolId]) -> bool:
-        """True if nothing is promised, and nobody who sleeps can have got room: only loans and who is awake matter."""
+        """True if no start is planned, and nobody who sleeps can have got room: only who is awake is worth a try."""
         state = self.state
-        if state.reservations or state.planned or state.powered or self._rules.preempting:
+        if state.planned or state.powered or self._rules.preempting:
             return False
-        return not any(self._by_pool[pool] for pool in stirred)
+        return not any(self._by_pool[pool] and any_waits(state, self._by_pool[pool]) for pool in stirred)
 
     def _without_turns(self, now_ms: int, stirred: list[PoolId]) -> Board | None:
         """What a pass would decide with one job to place at most; None if it takes a pass to know."""
         board = Board(self.state, now_ms, self._rules, self._outlooks)
+        settle_reservations(board, dict.fromkeys(stirred))
         settle_loans(board, stirred)
-        for demand in self._awake:
-            if not place_lone(board, demand):
-                return None
-        return board if self._is_quiet(board.stirred) else None
+        if not place_lone(board, self._awake) or not self._is_quiet(board.stirred):
+            return None
+        self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
+        return board
 
     def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:
         """Who is awake, and the sleepers that may have room where something changed."""

@@ -23,6 +23,7 @@ def queues_above(queue: QueueId) -> Iterator[QueueId]:
         yield queue
 
 
+MINUTE_MS = 60_000
 Lenders = dict[tuple[OwnerId, PoolId], list[tuple[OwnerId, int]]]
 
 
@@ -63,6 +64,8 @@ class Rules:
         self._windows = [window for owner in state.owners.values() for window in owner.declared.lending.windows]
         self.has_windows = bool(self._windows)
         self._placement_rules = state.policy.rules
+        self._minute = -1
+        self._in_force: tuple[bool, ...] = ()
         self.lenders: Lenders = {}
         self._demands: dict[DemandKey, Demand] = {}
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaRules] = {}
@@ -87,7 +90,16 @@ class Rules:
         return self.demand((owner, shape_key(spec)), spec)
 
     def in_force(self, now_ms: int) -> tuple[bool, ...]:
-        """Which lending windows are open and which placement rules hold; decisions can change when this does."""
+        """Which lending windows are open and which placement rules hold; decisions can change when this does.
+
+        Windows open and close at whole minutes, rules begin and end at midnight.
+        """
+        minute = now_ms // MINUTE_MS
+        if minute != self._minute:
+            self._minute, self._in_force = minute, self._in_force_at(now_ms)
+        return self._in_force
+
+    def _in_force_at(self, now_ms: int) -> tuple[bool, ...]:
         open_now = tuple(is_open(window, now_ms) for window in self._windows) if self._windows else ()
         if not self._placement_rules:
             return open_now

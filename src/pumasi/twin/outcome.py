@@ -71,7 +71,10 @@ class JobTable:
         self.ended_ms[row] = job.ended_ms
         self.state[row] = _CODES[job.state]
         self.attempts[row] = len(attempts)
-        self.started_ms[row] = next((attempt.started_ms for attempt in attempts if attempt.started_ms), 0)
+        for attempt in attempts:
+            if attempt.started_ms:
+                self.started_ms[row] = attempt.started_ms
+                break
 
     def state_of(self, row: int) -> JobState:
         """The state of a row's job."""
