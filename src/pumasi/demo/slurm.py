@@ -28,7 +28,8 @@ ARRIVAL_SECONDS = 0.4
 MOST_GPUS = 32  # a cluster here has 32
 LENDER, LENDER_QUEUE, LENDER_POOL = "hyundai", "hyundai/driving", "hyundai-b200"
 KILLED = "sk"
-LENT_SECONDS, END_SECONDS = 30.0, 120.0
+LENT_SECONDS, END_SECONDS = 60.0, 300.0
+TELL_SECONDS = 10.0
 
 FAILURES = (DemoFailed, FleetTrouble, ServerFailed, SlurmTrouble, TraceProblem, PumasiError)
 
@@ -47,7 +48,8 @@ def run(console: Console, keep: bool, picture: Path | None) -> None:
         raise DemoFailed("there is no picture of the demo on Slurm")
     folder = Path(tempfile.mkdtemp(prefix="pumasi-slurm-"))
     console.print(
-        "Starting five Slurm clusters of four nodes with eight GPUs each; each joins with an agent of its own."
+        "Starting five Slurm clusters of four nodes with eight GPUs each; each joins with an agent of its own.",
+        soft_wrap=True,
     )
     try:
         with slurm_fleet(folder) as fleet:
@@ -76,7 +78,7 @@ def _show(console: Console, fleet: SlurmFleet) -> None:
     fleet.clusters[KILLED].kill_controller()
     time.sleep(1)
     fleet.clusters[KILLED].start_controller()
-    fleet.until(lambda: not list(fleet.client.jobs(state=["live"])), "jobs are still live", END_SECONDS)
+    _see_out(fleet, tell)
     for node in fleet.clusters[KILLED].resume_drained():
         tell(f"{KILLED}'s Slurm drained {node} when it found a job there that it had forgotten; its staff resumed it")
     tell("every job has ended")
@@ -95,6 +97,21 @@ def _reclaim(fleet: SlurmFleet, tell: Any) -> None:
         f"{len(reclaim['victims'])} borrowers got notice and queued again; Hyundai's job runs "
         f"{reclaim['took_seconds']} s after it came, {reclaim['promised_seconds']} s were promised"
     )
+
+
+def _see_out(fleet: SlurmFleet, tell: Any) -> None:
+    """Wait until every job has ended, and tell now and then how many have not."""
+    tell_at = time.monotonic() + TELL_SECONDS
+
+    def has_ended() -> bool:
+        nonlocal tell_at
+        states = Counter(job["display_state"] for job in fleet.client.jobs(state=["live"]))
+        if states and time.monotonic() > tell_at:
+            tell_at += TELL_SECONDS
+            tell("live jobs: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+        return not states
+
+    fleet.until(has_ended, "jobs are still live", END_SECONDS)
 
 
 def _lent(client: Client) -> int:
