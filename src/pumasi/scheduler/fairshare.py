@@ -49,12 +49,13 @@ class ShareNode:
     """A queue with work in it or below it. A queue with both is a node whose own work is one more child.
 
     What is below a node is only read from the state when its turn comes. `refused`: what found no room in a queue that
-    shares its quotas; `demands`: what is asked for below it, if all queues there share them.
+    shares its quotas; `demands`: what is asked for below it, if all queues there share them, and
+    `logs_left`: how many of the tree's demands were not refused when its heap was thinned.
     """
 
     __slots__ = (
-        "children", "demands", "files", "heads", "heap", "is_open", "parent", "position", "queue", "refused", "scale",
-        "use",
+        "children", "demands", "files", "heads", "heap", "is_open", "logs_left", "parent", "position", "queue",
+        "refused", "scale", "use",
     )  # fmt: skip
 
     def __init__(self, queue: QueueId, parent: "ShareNode | None", position: int, use: int) -> None:
@@ -69,6 +70,7 @@ class ShareNode:
         self.files: list[File] = _NONE
         self.heads: list[Head] = _NONE
         self.demands: list[Demand] = _NONE
+        self.logs_left = -1
         self.refused: set[Demand] = _NOBODY
 
     @property
@@ -114,6 +116,7 @@ class ShareNode:
         if not self.is_open:
             return True
         if self.children:
+            self.logs_left = -1
             self.heap = [child.key for child in self.children if child.refill()]
             heapify(self.heap)
             return bool(self.heap)
@@ -191,16 +194,26 @@ class ShareTree:
         while node.parent is not None:
             heappop(node.parent.heap)
             node = node.parent
-            if node.heap and not node.is_hopeless:
+            if node.demands:
+                self._thin(node)
+            if node.heap:
                 return
         self.has_work = False
+
+    def _thin(self, node: ShareNode) -> None:
+        """Leave out the children that only ask for what the quotas they share have refused."""
+        logs = [log for demand, log in self._logs if not demand.is_refused and demand not in node.refused]
+        if len(logs) != node.logs_left:
+            node.logs_left = len(logs)
+            node.heap = [child for child in node.heap if any(log.has(child[2].queue) for log in logs)]
+            heapify(node.heap)
 
     def _open(self, node: ShareNode) -> None:
         """Read from the state what is in a queue and below it."""
         rules = self._board.rules
         node.refused = self._refused.setdefault(rules.room_class(node.queue), set())
         if node.queue not in rules.divided:
-            node.demands = [demand for demand, log in self._logs if node.queue in log.lines or node.queue in log.below]
+            node.demands = [demand for demand, log in self._logs if log.has(node.queue)]
         if node.is_hopeless:
             return
         node.is_open = True

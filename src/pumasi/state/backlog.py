@@ -58,6 +58,10 @@ class Backlog:
         twin.below = {queue: dict(children) for queue, children in self.below.items()}
         return twin
 
+    def has(self, queue: QueueId) -> bool:
+        """True if such jobs wait in the queue or below it."""
+        return queue in self.lines or queue in self.below
+
     def open(self, queue: QueueId, order: tuple[int, JobId]) -> None:
         """The first job of a queue enters."""
         self.lines[queue] = [order]
