@@ -25,23 +25,32 @@ def places(fleet: Harness, jobs: int, **fields: object) -> list[str]:
 HALLS = (pool("p", {"ant": 32}, site="here"), pool("q", {"ant": 16}, site="there"), pool("r", {"bee": 16}))
 
 
-def test_the_most_idle_pool_of_its_owner_goes_first_by_default_and_what_is_lent_last() -> None:
-    assert places(harness(HALLS), 7) == ["p", "p", "p", "q", "p", "q", "r"]
+def test_at_home_the_fullest_pool_with_room_goes_first_and_what_is_lent_last() -> None:
+    fleet = harness(HALLS)
+    assert places(fleet, 2) == ["q", "q"]
+    fleet.submit("ant", 32)
+    fleet.tick()
+    assert fleet.state.occupancy["p"].used_gpus == 32, "small work has left room for the gang"
+    assert places(fleet, 1) == ["r"]
+
+
+def test_what_is_borrowed_is_borrowed_where_most_is_idle() -> None:
+    assert places(harness((pool("q", {"bee": 16}), pool("r", {"bee": 32}))), 3) == ["r", "r", "q"]
 
 
 def test_a_job_is_tried_first_where_it_wishes_and_then_elsewhere() -> None:
-    assert places(harness(HALLS), 4, prefers=("q", "p")) == ["q", "q", "p", "p"]
-    assert places(harness(HALLS), 2, prefers=("there",)) == ["q", "q"], "a site stands for its pools"
+    assert places(harness(HALLS), 6, prefers=("p", "q")) == ["p", "p", "p", "p", "q", "q"]
+    assert places(harness(HALLS), 1, prefers=("here",)) == ["p"], "a site stands for its pools"
 
 
 def test_home_comes_before_any_wish_to_borrow() -> None:
-    assert places(harness(HALLS), 1, prefers=("r",)) == ["p"]
+    assert places(harness(HALLS), 1, prefers=("r",)) == ["q"]
     fleet = harness((pool("q", {"bee": 32}), pool("r", {"bee": 16}), pool("s", {"ant": 8})))
     assert places(fleet, 2, prefers=("r",)) == ["s", "r"], "of what is lent, where it wishes; q is more idle"
 
 
 def test_a_policy_says_what_comes_first() -> None:
-    halls = (pool("p", {"ant": 32}, site="here", model=NVL72), pool("q", {"ant": 16}, site="there"))
-    assert places(harness(halls, PoolOrder.HOME, PoolOrder.POWER), 3) == ["q", "q", "p"], "its GPUs draw less"
+    halls = (pool("p", {"ant": 16}, site="here", model=NVL72), pool("q", {"ant": 32}, site="there"))
+    assert places(harness(halls, PoolOrder.HOME, PoolOrder.POWER), 1) == ["q"], "its GPUs draw less"
     sites = [Site(id="here", title="here", operator="bee"), Site(id="there", title="there", operator="ant")]
-    assert places(harness(halls, PoolOrder.SITE, sites=sites), 3) == ["q", "q", "p"], "ant operates that site itself"
+    assert places(harness(halls, PoolOrder.SITE, sites=sites), 1) == ["q"], "ant operates that site itself"

@@ -246,7 +246,7 @@ class PoolOrder(StrEnum):
 class Policy(Struct, frozen=True, kw_only=True):
     """Rules of the whole fleet; versioned so that every decision can name the rules it was made under.
 
-    `pool_order`: which pools are tried first, the first that tells two apart decides; then goes the most idle. `rules`:
+    `pool_order`: which pools are tried first, the first that tells two apart decides. `rules`:
     what work may run where. They are about what starts: what runs when one comes into force runs on.
     """
 

@@ -52,12 +52,16 @@ def place_home(board: Board, job: Job, demand: Demand) -> bool:
 
 
 def _by_rank(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
+    """The owner's pools in the order of preference. Among equals the fullest that has room, so that large gangs find an
+    empty one; last those where loans would have to move.
+    """
     fits = demand.free_home_fits
     if len(fits) < 2:
         return fits
-    owner, books = demand.owner, board.books
-    order = sorted([(fit.rank, -books(fit.pool)[owner].idle, fit.position, fit) for fit in fits])
-    return [fit for _, _, _, fit in order]
+    owner, gpus, books = demand.owner, demand.spec.gpus, board.books
+    idle = [(books(fit.pool)[owner].idle, fit) for fit in fits]
+    order = sorted([(fit.rank, room < gpus, room, fit.position, fit) for room, fit in idle])
+    return [fit for _, _, _, _, fit in order]
 
 
 def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:

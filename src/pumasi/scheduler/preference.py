@@ -1,4 +1,4 @@
-"""Which pools a job is to be tried in first: where its user wishes, then by the policy; among equals the most idle."""
+"""Which pools a job is to be tried in first: where its user wishes, then by the policy."""
 
 from collections.abc import Callable, Iterable
 
