@@ -110,3 +110,15 @@ def test_jobs_of_one_shape_share_their_answer() -> None:
 def test_every_code_has_a_slurm_word_and_a_line_in_the_reference() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == [(code.value, SLURM_WORDS[code]) for code in ReasonCode]
+
+
+def test_what_an_owner_has_lent_counts_against_its_borrowing_limit_and_is_named() -> None:
+    capped = Queue(id="ant", quotas={"p": Quota(nominal=8, borrowing_limit=8)})
+    fleet = Harness(fleet_facts([owner("ant", 100), owner("bee", 100)], [pool("p", {"ant": 8, "bee": 8})], [capped]))
+    for _ in range(2):
+        fleet.submit("bee", 8)
+    fleet.tick()
+    job = fleet.submit("ant", 16)
+    reason = fleet.tick().reasons[job].first
+    assert reason.code == "lent_out"
+    assert reason.would_start == "8 lent GPUs handed back at p"

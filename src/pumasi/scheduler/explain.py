@@ -162,13 +162,8 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason | None:
     pool, gpus = fit.pool, job.spec.gpus
     if not board.is_connected(pool):
         return Reason(_C.SITE_NOT_CONNECTED, pool, "the site's agent is not heard from", f"{pool}'s site connecting")
-    room = board.queue_room(job, pool)
-    if room < gpus:
-        never = queue_verdict(board.state, job.spec, pool) or _owner_verdict(board, job, pool)
-        if never is not None:
-            return Reason(never.code, pool, never.detail, CHANGE)
-        detail = f"queue {job.spec.queue} may use {max(0, room)} more GPUs there, the job asks for {gpus}"
-        return Reason(_C.QUEUE_LIMIT, pool, detail, f"{gpus - room} GPUs given back by the queue at {pool}")
+    if board.queue_room(job, pool) < gpus:
+        return _queue_limit(board, job, pool)
     if board.free(pool).free_gpus >= gpus > board.power_room(pool):
         missing = gpus - max(0, board.power_room(pool))
         detail = f"power lets {board.state.powered[pool]} GPUs run there at once, and not {gpus} more"
@@ -176,6 +171,20 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason | None:
     if _own(board, job, pool) + _lendable(board, job, demand, pool) < gpus:
         return _not_entitled(board, job, demand, fit)
     return _not_free(board, fit) or _held_back(board, job, pool)
+
+
+def _queue_limit(board: Board, job: Job, pool: PoolId) -> Reason:
+    """Why the job's queue may not use so many GPUs more there; what its owner has lent counts against its limit too."""
+    gpus, room, account = job.spec.gpus, board.queue_room(job, pool), board.account(job.owner, pool)
+    never = queue_verdict(board.state, job.spec, pool) or _owner_verdict(board, job, pool)
+    if never is not None:
+        return Reason(never.code, pool, never.detail, CHANGE)
+    tree = board.quotas(job.owner, pool)
+    if account.lent >= gpus - room and (tree is None or tree.most(job.spec.queue) >= gpus):
+        detail = f"{account.lent} of {job.owner}'s GPUs there are lent, and it may not borrow as many in their place"
+        return Reason(_C.LENT_OUT, pool, detail, f"{gpus - room} lent GPUs handed back at {pool}")
+    detail = f"queue {job.spec.queue} may use {max(0, room)} more GPUs there, the job asks for {gpus}"
+    return Reason(_C.QUEUE_LIMIT, pool, detail, f"{gpus - room} GPUs given back by the queue at {pool}")
 
 
 def _owner_verdict(board: Board, job: Job, pool: PoolId) -> Verdict | None:
