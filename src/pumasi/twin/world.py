@@ -265,11 +265,13 @@ class World:
             del self._work[job.id]
         if self._unconfirmed:
             self._confirm()
-        for site in self._heard.values():
-            site.was_heard()
-        self._heard.clear()
-        for name in sorted(self.plane.made_durable(staged)):
-            self.post(self.sites[name])
+        if self._heard:
+            for site in self._heard.values():
+                site.was_heard()
+            self._heard.clear()
+        if staged.events:
+            for name in sorted(self.plane.made_durable(staged)):
+                self.post(self.sites[name])
         if self._noisy:
             self._hear()
 
