@@ -109,8 +109,8 @@ def philly_fifo() -> Figures:
 def flat() -> Figures:
     """As AccaSim sees it: a job fits wherever so many GPUs are free.
 
-    In strict order; backfilled; and backfilled around the planned start of the first that waits. AccaSim's EASY comes to
-    the same as the second: on this trace its reservations hold nobody back.
+    In strict order; backfilled; and backfilled around the planned start of the first that waits. AccaSim's EASY comes
+    to the same as the second: on this trace its reservations hold nobody back.
     """
     return (
         _flat_with("fifo", QueueOrder.STRICT, 0)
