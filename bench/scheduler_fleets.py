@@ -113,12 +113,18 @@ def crowded(waiting: int) -> FleetState:
         submit(state, jobs(queues, 40_000, seed))
         settle(state, planner)
         seed += 1
-    lines = [job for queue in state.queues.values() for _, job in queue.waiting]
-    random.Random(seed).shuffle(lines)
-    for job in lines[: state.waiting_jobs - waiting]:
-        apply(state, facts.JobCancelled(at_ms=NOW_MS, job=job))
+    thin_out(state, waiting)
     settle(state, planner)
     return state
+
+
+def thin_out(state: FleetState, waiting: int) -> None:
+    """Cancel waiting jobs, whichever they are, until so many are left."""
+    lines = [job for queue in state.queues.values() for _, job in queue.waiting]
+    lines = [job for job in lines if job not in state.reservations and job not in state.planned]
+    random.Random(waiting).shuffle(lines)
+    for job in lines[: state.waiting_jobs - waiting]:
+        apply(state, facts.JobCancelled(at_ms=NOW_MS, job=job))
 
 
 def settle(state: FleetState, planner: Planner) -> None:

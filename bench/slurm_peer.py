@@ -26,7 +26,7 @@ RACKS_PER_BLOCK = 32
 GPUS_PER_NODE = 8
 JOBS = 1_500
 CLIENTS = 4
-SECONDS_MAX = 45  # how long a variant may start jobs
+SECONDS_MAX = 30  # how long a variant may start jobs
 START_SECONDS_MAX = 240  # reading the topology takes it a minute
 
 CONF = """ClusterName=bench

@@ -59,5 +59,5 @@ class Demand:
         self.free_home_fits = tuple(fit for fit in self.free_home_fits if fit in fits)
 
     def not_free(self, full: Fit) -> None:
-        """No free GPUs of this pool have the shape for the rest of the pass."""
+        """No free GPUs of this pool have the shape, or none that the entitlement carries, for the rest of the pass."""
         self.free_home_fits = tuple(fit for fit in self.free_home_fits if fit is not full)

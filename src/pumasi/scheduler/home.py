@@ -76,6 +76,7 @@ def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:
     if missing > 0:
         moves = relief(board, job.owner, fit.pool, missing)
         if sum(move.gpus for move in moves) < missing:
+            demand.not_free(fit)  # while the owner's home work is placed, no other lender gets more idle
             return False
         commit(board, moves)
     board.place(job, fit.pool, spans, charges)
