@@ -39,8 +39,8 @@ NOTES = {
     "placements_single_node_per_second": "20,000 jobs of one node placed on the empty Korean fleet, in one plan",
     "placements_rack_gang_per_second": "5,000 gangs, each within one rack, placed on the empty fleet, in one plan",
     "full_pass_100k_waiting_ms": "a plan by a planner that remembers nothing: 100,000 jobs wait on the full fleet",
-    "backfill_tests_per_second": "jobs that such a pass tries one by one around planned starts, a CPU second; who needs "
-    "what another has just not found is not tried",
+    "backfill_tests_per_second": "jobs that such a pass tries one by one around planned starts, a CPU second; what "
+    "another has just not found is not tried",
     "planned_starts": "starts that are planned while it does",
     "decision_after_free_p50_ms": "all jobs of a node end on that fleet; the next plan, by a planner with memory",
     "decision_after_free_p99_ms": f"the same, 99th percentile of {DECISIONS}",
@@ -118,6 +118,8 @@ def decisions(state: FleetState) -> Figures:
     """One node after another frees, one job after another arrives; a planner with memory decides after each."""
     planner, stream = Planner(state), random.Random(3)
     fleets.settle(state, planner)
+    gc.collect()
+    gc.freeze()
     freed, arrived = [], []
     for spec in fleets.jobs(fleets.leaf_queues(state), DECISIONS, 77):
         for job in fleets.jobs_of_some_node(state, stream):
