@@ -280,7 +280,7 @@ def measure() -> Figures:
         figures[f"allocated_over_lp_{load}"] = replay.allocated / most
         figures[f"allocated_percent_{load}"] = 100 * replay.allocated / (fleet * END_MS)
         figures[f"fragmented_percent_{load}"] = 100 * sum(replay.fragmented) / len(replay.fragmented) / fleet
-        print(f"{load} %: {figures}", flush=True)
+        print(f"quality: {load} % asked for, {replay.allocated / most:.4f} of the bound allocated", flush=True)
     worst = min(figures[f"allocated_over_lp_{load}"] for load in LOADS_PERCENT)
     return {"allocated_over_lp": worst, **figures, "jobs": jobs}
 
