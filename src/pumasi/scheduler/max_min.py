@@ -38,19 +38,18 @@ def divide(budgets: Array, claims: Claims) -> Array:
     low, high = claims.used + claims.least * UNIT, claims.used + most * UNIT
     begin, end = low // claims.weights, -(-high // claims.weights)
     target = budgets * UNIT - np.add.reduceat(claims.least * UNIT, claims.starts)
-    level = _reached(target, claims, begin, end)[budget_of]
+    level = _reached(target, claims, budget_of, begin, end)[budget_of]
     given = np.clip(np.clip(level, begin, end) * claims.weights, low, high) - claims.used
     return _whole_gpus(budgets, claims.starts, budget_of, given, most)
 
 
-def _reached(target: Array, claims: Claims, begin: Array, end: Array) -> Array:
+def _reached(target: Array, claims: Claims, budget_of: Array, begin: Array, end: Array) -> Array:
     """The level each budget reaches when it gives `target` parts of a GPU more than everyone's least.
 
     Each claimant takes its weight for each step of the level from its `begin` to its `end`. Walking over these points
     in order, what has been given by each of them is known, and so between which two the level lies. The points are
     rounded outwards: the level is never too high.
     """
-    budget_of = np.repeat(np.arange(len(target)), np.diff(claims.starts, append=len(claims.weights)))
     points, owner = np.concatenate((begin, end)), np.concatenate((budget_of, budget_of))
     order = _in_order(points, owner)
     points, owner = points[order], owner[order]

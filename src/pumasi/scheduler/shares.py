@@ -6,8 +6,7 @@ pools counts as if it had that already. A queue wants what it has and what it ha
 of its owner's pools counts in each for the part the pool is of what the owner is due in them all.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -31,6 +30,7 @@ class Shares:
         self._state = state
         self._built_for = (-1, -1)  # the state's counter of declarations, and the day
         self._stirs_seen = 0
+        self._moves_seen = 0
         self._arrivals_seen = -1
         self._owners: dict[OwnerId, OwnerShares] = {}
 
@@ -47,12 +47,9 @@ class Shares:
             self._built_for = built_for
             self._arrivals_seen = -1
             self._owners = {owner: OwnerShares(self._state, owner, now_ms) for owner in self._state.owners}
-        for owner in self._owners_stirred():
+        for owner in self._owners_with_changes():
             self._owners[owner].note_change()
         arrived = self._arrived()
-        for backlog in arrived or ():
-            if self._state.backlogs.by_need.get(backlog.key) is not backlog:  # its jobs came and were placed since
-                self._owners[backlog.owner].note_change()
         for name, backlogs in self._backlogs().items():
             self._owners[name].refresh(backlogs, arrived, now_ms - now_ms % PAST_STEP_MS)
 
@@ -62,19 +59,22 @@ class Shares:
             found[backlog.owner].append(backlog)
         return found
 
-    def _owners_stirred(self) -> set[OwnerId]:
-        """The owners with books in a pool where something changed. Placements show elsewhere: fewer jobs wait."""
-        changes = self._state.changes
+    def _owners_with_changes(self) -> set[OwnerId]:
+        """The owners with books in a pool where a run has moved, or something else happened."""
+        changes, moves_seen = self._state.changes, self._moves_seen
         stirred, self._stirs_seen = changes.since(self._stirs_seen), changes.stirs
-        return {owner for pool in stirred for owner in self._state.books[pool]}
+        self._moves_seen = changes.moved_before + len(changes.moved)
+        if moves_seen < changes.moved_before:
+            return set(self._owners)
+        return {owner for pool in (*stirred, *changes.moved_since(moves_seen)) for owner in self._state.books[pool]}
 
-    def _arrived(self) -> Counter[Backlog] | None:
-        """How many jobs have come to each backlog since the last time; None if not all of them are remembered."""
+    def _arrived(self) -> set[Backlog]:
+        """The backlogs to which jobs have come since the last time; all of them, if not all is remembered."""
         backlogs, seen = self._state.backlogs, self._arrivals_seen
         self._arrivals_seen = backlogs.forgotten + len(backlogs.arrived)
         if seen < backlogs.forgotten:
-            return None
-        return Counter(backlogs.arrived[seen - backlogs.forgotten :])
+            return set(backlogs.by_need.values())
+        return set(backlogs.arrived[seen - backlogs.forgotten :])
 
 
 class Waiting(Struct, frozen=True):
@@ -151,11 +151,10 @@ class OwnerShares:
         """Other GPUs than before are in use."""
         self._in_use = None
 
-    def refresh(self, backlogs: Sequence[Backlog], arrived: Counter[Backlog] | None, past_ms: int) -> None:
+    def refresh(self, backlogs: Sequence[Backlog], arrived: Container[Backlog], past_ms: int) -> None:
         """Work the shares out again if what they rest on has changed.
 
-        :param backlogs: all of this owner's.
-        :param arrived: how many jobs have come to each since the last time; None if that is not known.
+        :param backlogs: all of this owner's. To those among `arrived`, jobs have come since the last time.
         :param past_ms: the moment up to which past use counts.
         """
         has_changed = self._read_waiting(backlogs, arrived)
@@ -168,20 +167,18 @@ class OwnerShares:
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
-    def _read_waiting(self, backlogs: Sequence[Backlog], arrived: Counter[Backlog] | None) -> bool:
-        """Read the backlogs that have changed; False if none has. If a job left one, it may have been placed."""
+    def _read_waiting(self, backlogs: Sequence[Backlog], arrived: Container[Backlog]) -> bool:
+        """Read the backlogs that have changed; False if none has."""
         has_changed = False
         for backlog in backlogs:
-            known, came = self._waiting.get(backlog.key), 1 if arrived is None else arrived[backlog]
-            if known is None or came or known.jobs != backlog.jobs:
+            known = self._waiting.get(backlog.key)
+            if known is None or backlog in arrived or known.jobs != backlog.jobs:
                 self._waiting[backlog.key] = self._read(backlog)
                 has_changed = True
-                if known is None or arrived is None or known.jobs + came != backlog.jobs:
-                    self._in_use = None
         if len(self._waiting) > len(backlogs):
             waiting = {backlog.key for backlog in backlogs}
             self._waiting = {key: found for key, found in self._waiting.items() if key in waiting}
-            self._in_use = None
+            has_changed = True
         return has_changed
 
     def _read(self, backlog: Backlog) -> Waiting:
