@@ -176,10 +176,12 @@ def test_two_supervisors_start_a_run_once(driver: Driver, tmp_path: Path, spawne
 
 def test_a_run_watched_by_its_second_supervisor_is_not_lost(driver: Driver, tmp_path: Path, spawner: Spawner) -> None:
     """The agent died between fork and answer: the new one has it started again, and gets the second one's pid."""
-    driver.start(an_order("sleep 0.4; exit 3", working_directory=str(tmp_path)))
+    order = an_order("until [ -e go ]; do sleep 0.02; done; exit 3", working_directory=str(tmp_path))
+    driver.start(order)
     supervisor_of(tmp_path)
     other = open_local(tmp_path, spawner)
-    other.start(an_order("sleep 0.4; exit 3", working_directory=str(tmp_path)))
+    other.start(order)
+    (tmp_path / "go").touch()
     assert other.ending(RUN) == Ending(RUN, exit_code=3)
     other.engine.close()
 

@@ -154,7 +154,8 @@ class EngineConformance:
         assert (ending.stopped_for, ending.signal) == (StopCause.TIME_LIMIT, 15)
 
     def test_a_run_that_ignores_its_time_limit_is_killed_after_the_grace(self, driver: Driver) -> None:
-        driver.start(an_order("trap '' TERM; while :; do sleep 0.1; done"), time_limit_ms=200, grace_ms=200)
+        # A second, so that the shell has got as far as its first word on a slow machine too.
+        driver.start(an_order("trap '' TERM; while :; do sleep 0.1; done"), time_limit_ms=1000, grace_ms=200)
         ending = driver.ending(RunKey(1, 1))
         assert (ending.stopped_for, ending.signal) == (StopCause.TIME_LIMIT, 9)
 
