@@ -43,13 +43,8 @@ def _place(board: Board, job: Job, demand: Demand) -> bool:
     return demand.may_borrow and place_borrowed(board, job, demand)
 
 
-def any_waits(state: FleetState, demands: Iterable[Demand]) -> bool:
-    """True if some job of these demands waits and has no reservation."""
-    by_need, reserved = state.backlogs.by_need, state.reservations
-    return any(
-        job not in reserved
-        for demand in demands
-        if demand.key in by_need
-        for line in by_need[demand.key].lines.values()
-        for _, job in line
-    )
+def waits(state: FleetState, demand: Demand) -> bool:
+    """True if some job of the demand waits and has no reservation."""
+    backlog = state.backlogs.by_need.get(demand.key)
+    lines = () if backlog is None else backlog.lines.values()
+    return any(job not in state.reservations for line in lines for _, job in line)

@@ -17,7 +17,7 @@ from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
-from pumasi.scheduler.lone import any_waits, place_lone
+from pumasi.scheduler.lone import place_lone, waits
 from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.preempt import preempt_pass
@@ -156,11 +156,19 @@ class Planner:
         return trees
 
     def _is_quiet(self, stirred: Iterable[PoolId]) -> bool:
-        """True if no start is planned, and nobody who sleeps can have got room: only who is awake is worth a try."""
+        """True if no start is planned, and nobody who sleeps can have got room: only who is awake is worth a try.
+
+        A sleeper of which no job needs a turn is woken: whether there is room for the next one is not known any more.
+        """
         state = self.state
         if state.planned or state.powered or self._rules.preempting:
             return False
-        return not any(self._by_pool[pool] and any_waits(state, self._by_pool[pool]) for pool in stirred)
+        for pool in stirred:
+            for demand in list(self._by_pool[pool]):
+                if waits(state, demand):
+                    return False
+                self._wake(demand)
+        return True
 
     def _without_turns(self, now_ms: int, stirred: list[PoolId]) -> Board | None:
         """What a pass would decide with one job to place at most; None if it takes a pass to know."""
