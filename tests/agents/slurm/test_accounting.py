@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pumasi.agents.command import agent
 from pumasi.agents.slurm.commands import SlurmCommands
 from pumasi.agents.slurm.runner import ProcessRunner
 from pumasi.model.jobs import Outcome, Span
@@ -57,3 +59,9 @@ def test_the_accounts_tell_state_and_exit_code(cluster: SlurmCluster) -> None:
     assert (account.id, account.exit_code, account.signal) == (number, 3, 0)
     assert abs(account.submitted - time.time()) < 3600, "times are Unix seconds"
     assert commands.accounted("pumasi-test-8-1") == []
+
+
+def test_a_site_that_joins_is_seen_to_have_accounts(cluster: SlurmCluster, tmp_path: Path) -> None:
+    where = ["--site", "kaist", "--owner", "public", "--data", str(tmp_path), "--slurm-conf", str(cluster.config)]
+    assert CliRunner().invoke(agent, ["init", *where]).exit_code == 0
+    assert "\naccounting: yes" in (tmp_path / "sites" / "kaist" / "slurm.yaml").read_text()
