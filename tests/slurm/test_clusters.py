@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pumasi.testing.slurm_cluster import SlurmCluster, running_clusters
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 def _until(holds: Callable[[], bool], problem: str) -> None:
