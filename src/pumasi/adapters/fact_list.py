@@ -1,7 +1,6 @@
 """A log in memory that keeps the facts themselves, for the twin: it encodes nothing that nobody reads.
 
-Facts and the records of jobs that have ended do not change any more, so nothing is lost by sharing them. What could not
-be written to a disk goes unnoticed here.
+Facts do not change, so nothing is lost by sharing them; what of them could not be written to a disk goes unnoticed.
 """
 
 from collections.abc import Sequence
@@ -25,13 +24,6 @@ class FactList(MemoryLog):
 
     def _kept_facts(self, events: Sequence[Event]) -> Sequence[Any]:
         return events
-
-    def _kept_jobs(self, ended: Sequence[Job]) -> Sequence[Any]:
-        return ended
-
-    def _job(self, kept: Any) -> Job:
-        job: Job = kept
-        return job
 
     def _fact(self, seq: int, kept: Any) -> Event:  # noqa: ARG002 - the others need the number
         event: Event = kept
