@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from hypothesis import settings
 
 from pumasi.testing.slurm_cluster import SlurmCluster, running_clusters
 from pumasi.testing.slurm_files import missing_slurm
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and the programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: a failure seen here is a failure seen by everyone. Time is bounded by the number of
 # examples, not by a deadline that a busy machine would miss. `--hypothesis-profile=search` looks for new ones.
