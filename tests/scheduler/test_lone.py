@@ -14,13 +14,13 @@ from tests.twin.fleets import MINUTE_MS, drawn_jobs, scenario, village
 from tests.twin.test_faults import TERRIBLE
 
 
-def story(seed: int) -> list[Event]:
-    """Loans, claims, planned starts, faults and strict order, on a fleet that is seldom full."""
+def story(seed: int, gap_minutes: int = 4) -> list[Event]:
+    """Loans, claims, planned starts, faults and strict order; with the usual gap, on a fleet that is seldom full."""
     plan = village({"a": 64, "b": 64})
     orders = {"a": QueueOrder.STRICT if seed % 3 == 0 else QueueOrder.BEST_EFFORT}
     queues = tuple(structs.replace(queue, order=orders.get(queue.id, queue.order)) for queue in plan.queues)
     plan = structs.replace(plan, queues=queues, policy=Policy(planned_starts=seed % 3))
-    jobs = drawn_jobs(200, ("a", "b"), seed, mean_gap_ms=(4 + seed % 4) * MINUTE_MS)
+    jobs = drawn_jobs(200, ("a", "b"), seed, mean_gap_ms=(gap_minutes + seed % 4) * MINUTE_MS)
     outcome = simulate(plan, jobs, scenario(seed=seed, faults=TERRIBLE, check_every_cycles=50))
     assert outcome.finished and not outcome.violations
     return [event for _, event in outcome.log.read(0)]

@@ -46,3 +46,24 @@ def test_a_job_whose_begin_time_has_not_come_blocks_nobody() -> None:
     assert placed(fleet) == [behind]
     fleet.wait(60)
     assert placed(fleet) == [later]
+
+
+def test_who_stands_behind_a_cancelled_head_has_its_turn_at_once() -> None:
+    """Also beside a job of the same need that has a reservation; each tick is held against one without memory."""
+    fleet = Harness(
+        fleet_facts(
+            [owner("ant", 100), owner("bee")],
+            [pool("p", {"ant": 24, "bee": 8})],
+            [Queue(id="ant", order=QueueOrder.STRICT)],
+        )
+    )
+    for _ in range(4):
+        fleet.submit("bee", 8)
+    fleet.tick()
+    first, head, behind = (fleet.submit("ant", gpus, gpus_per_node=8) for gpus in (16, 16, 8))
+    fleet.tick()
+    fleet.tick()
+    assert set(fleet.state.reservations) == {first}
+    fleet.cancel(head)
+    fleet.tick()
+    assert set(fleet.state.reservations) == {first, behind}

@@ -16,6 +16,7 @@ from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.outlook import NEVER_MS, map_at, shape_ms
 from pumasi.scheduler.placement import find
+from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job, PlannedStart
 
@@ -65,6 +66,17 @@ def leaves_planned(board: Board, job: Job, pool: PoolId, from_ms: int) -> bool:
         for start in board.planned_in(pool)
         if start.start_ms < until_ms and start.job != job.id
     )
+
+
+def unpromised(board: Board, job: Job, pool: PoolId, owner: OwnerId) -> int:
+    """GPUs of an owner's entitlement that the job may hold from now on without delaying a start planned on it."""
+    until_ms = board.now_ms + job.spec.time_limit_seconds * 1000
+    binding = (
+        start
+        for start in board.planned_in(pool)
+        if start.start_ms < until_ms and start.job != job.id and _owner(board, start) == owner
+    )
+    return min((_left(board, start) for start in binding), default=NO_LIMIT)
 
 
 def _owner(board: Board, start: PlannedStart) -> OwnerId:

@@ -320,7 +320,9 @@ class Board:
 
     def give_up_start(self, start: PlannedStart) -> None:
         """Give up a planned start that is broken."""
-        if not self._forget_start(start):
+        if self._forget_start(start):
+            self.look_again_ms = self.now_ms  # planned and broken in one cycle: no fact tells the next one
+        else:
             self.events.append(StartGivenUp(at_ms=self.now_ms, by=BY, job=start.job))
 
     def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:

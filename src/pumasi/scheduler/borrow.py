@@ -5,7 +5,7 @@ from math import lcm
 from pumasi.model.fleet import BorrowOrder
 from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import Charge
-from pumasi.scheduler.backfill import find_around
+from pumasi.scheduler.backfill import find_around, unpromised
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareTree
@@ -76,14 +76,28 @@ def _by_rank(board: Board, demand: Demand) -> list[Fit]:
 
 
 def borrow_charges(board: Board, job: Job, pool: PoolId) -> tuple[Charge, ...] | None:
-    """On whose entitlement the job would run: its own owner's as far as it goes, the rest from the idlest lenders."""
-    wanted = job.spec.gpus
-    own = min(wanted, board.account(job.owner, pool).idle, board.home_room(job, pool))
-    charges = [Charge(job.owner, own)] if own > 0 else []
-    wanted -= max(0, own)
-    for room, lender in board.lendable(job.owner, pool) if wanted else ():
-        charges.append(Charge(lender, min(room, wanted)))
-        wanted -= charges[-1].gpus
-        if not wanted:
-            break
-    return None if wanted else tuple(charges)
+    """On whose entitlement the job would run: its own owner's as far as it goes, the rest from the idlest lenders.
+
+    What a planned start counts on is left to it. Notes who is held back by that.
+    """
+    own = min(board.account(job.owner, pool).idle, board.home_room(job, pool))
+    rooms = [(max(0, own), job.owner), *board.lendable(job.owner, pool)]
+    if sum(room for room, _ in rooms) < job.spec.gpus:
+        return None
+    if board.planned_in(pool):
+        rooms = [(max(0, min(room, unpromised(board, job, pool, owner))), owner) for room, owner in rooms]
+    charges = _shared_out(job.spec.gpus, rooms)
+    if charges is None:
+        board.held_back[job.id] = None
+    return charges
+
+
+def _shared_out(gpus: int, rooms: list[tuple[int, OwnerId]]) -> tuple[Charge, ...] | None:
+    """So many GPUs from the rooms in turn; None if they do not hold them."""
+    charges = []
+    for room, owner in rooms:
+        taken = min(room, gpus)
+        gpus -= taken
+        if taken:
+            charges.append(Charge(owner, taken))
+    return None if gpus else tuple(charges)

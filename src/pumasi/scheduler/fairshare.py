@@ -92,12 +92,12 @@ class ShareNode:
             file, job = self.files[number], jobs[job_id]
             if file.is_strict:
                 file.demand = board.rules.demand_of(job.owner, job.spec)
-            if file.demand.is_refused or file.demand in refused:
-                heappop(heads)
-                continue
             if job.spec.begin_at_ms > board.now_ms:
                 file.begin_ms = min(file.begin_ms, job.spec.begin_at_ms)
             elif not board.is_settled(job_id):
+                if file.demand.is_refused or file.demand in refused:
+                    heappop(heads)
+                    continue
                 if job.spec.time_limit_seconds < file.demand.held_back_seconds:
                     return job, file.demand
                 file.passed = min(file.passed, file.at)
@@ -245,9 +245,19 @@ class ShareTree:
     def _files_of(self, queue: QueueId) -> list[File]:
         if queue not in self._board.rules.strict:
             return [File(demand, log.lines[queue]) for demand, log in self._logs if queue in log.lines]
+        asking = [demand for demand, log in self._logs if queue in log.lines]
         waiting = self._board.state.queues[queue].waiting
-        heads = [demand for demand, log in self._logs if queue in log.lines and log.lines[queue][0] == waiting[0]]
-        return [File(demand, waiting, is_strict=True) for demand in heads]
+        first = self._first_with_a_turn(waiting) if asking else None
+        return [File(asking[0], waiting, is_strict=True)] if asking and (first is None or first in self.placed) else []
+
+    def _first_with_a_turn(self, waiting: Line) -> Demand | None:
+        """The demand of the first job in a line of strict order that needs a turn now; unless it is worth a try, it
+        blocks all behind it.
+        """
+        board = self._board
+        jobs = (board.state.jobs[number] for _, number in waiting if not board.is_settled(number))
+        first = next((job for job in jobs if job.spec.begin_at_ms <= board.now_ms), None)
+        return None if first is None else board.rules.demand_of(first.owner, first.spec)
 
     def _use(self, queue: QueueId) -> int:
         """GPUs reserved for its jobs count as used: they are held for it."""

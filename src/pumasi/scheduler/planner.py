@@ -118,9 +118,14 @@ class Planner:
                 demand = self._rules.demand(backlog.key, backlog.spec)
                 if demand not in self._asleep:
                     awake[demand] = None
-                elif demand.has_quotas or self.state.planned:
+                elif demand.has_quotas or self.state.planned or self._has_reserved(demand):
                     self._wake(demand)
         self._arrived = forgotten + len(arrived)
+
+    def _has_reserved(self, demand: Demand) -> bool:
+        """True if one of its jobs has a reservation: then it may sleep without any of them having been refused."""
+        jobs = (self.state.jobs[number] for number in self.state.reservations)
+        return any(self._rules.demand_of(job.owner, job.spec) is demand for job in jobs if job.owner == demand.owner)
 
     def _wake(self, demand: Demand) -> None:
         self._asleep.pop(demand, None)
