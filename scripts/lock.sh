@@ -5,7 +5,7 @@ set -eu
 uv=$1
 shift
 compile() {
-    "$uv" pip compile pyproject.toml --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 "$@"
+    "$uv" pip compile pyproject.toml --quiet --generate-hashes --no-header --python-version 3.11 "$@"
 }
 echo "lock: requirements/dev.txt"
 compile --group dev --output-file requirements/dev.txt "$@"
