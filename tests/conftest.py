@@ -27,14 +27,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write the outputs of scenario and museum scripts anew")
 
 
-@pytest.fixture(scope="session")
-def slurm_folder() -> Iterator[Path]:
-    """A folder for clusters, its path short enough for their sockets; where Slurm is lacking, this says what to do."""
-    problem = missing_slurm()
+def need_slurm(*, accounting: bool = False) -> None:
+    """Where Slurm is lacking, say what to do: in CI that is a failure."""
+    problem = missing_slurm(accounting=accounting)
     if problem and os.environ.get("CI") == "true":
         pytest.fail(problem)
     if problem:
         pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
+def slurm_folder() -> Iterator[Path]:
+    """A folder for clusters, its path short enough for their sockets."""
+    need_slurm()
     folder = Path(tempfile.mkdtemp(prefix="pumasi-slurm-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

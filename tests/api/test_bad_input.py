@@ -222,6 +222,13 @@ def _queues(*extra: Queue) -> tuple[Queue, ...]:
     return (*small_plan().queues, *extra)
 
 
+_RULE: dict[str, Any] = {"id": "stay", "title": "", "not_at": {"home": False}}
+
+
+def _ruled(*rules: dict[str, Any]) -> dict[str, Any]:
+    return _plan() | {"policy": {"rules": list(rules)}}
+
+
 BAD_PLANS = {
     "quotas that do not add up": (
         _plan(queues=_queues(Queue(id="north/big", quotas={"north-b200": Quota(nominal=17)}))),
@@ -249,6 +256,25 @@ BAD_PLANS = {
         _plan() | {"policy": {"usage_half_life_seconds": 0}},
         "plan-invalid",
         "policy.usage_half_life_seconds",
+    ),
+    "two rules of one name": (_ruled(_RULE, _RULE), "plan-invalid", "policy.rules.stay"),
+    "a rule about an unknown queue": (
+        _ruled({**_RULE, "work": {"queues": ["north/none"]}}),
+        "plan-invalid",
+        "policy.rules.stay.work.queues",
+    ),
+    "a rule for an unknown site": (
+        _ruled({**_RULE, "not_at": {"sites": ["moon"]}}),
+        "plan-invalid",
+        "policy.rules.stay.sites",
+    ),
+    "a rule that names no place": (_ruled({**_RULE, "not_at": {}}), "plan-invalid", "policy.rules.stay"),
+    "a rule for both": (_ruled({**_RULE, "only_at": {"home": True}}), "plan-invalid", "policy.rules.stay"),
+    "a rule from no day": (_ruled({**_RULE, "from_day": "soon"}), "plan-invalid", "policy.rules.stay"),
+    "a rule that ends before it begins": (
+        _ruled({**_RULE, "from_day": "2027-01-02", "until_day": "2027-01-01"}),
+        "plan-invalid",
+        "policy.rules.stay",
     ),
     "an unknown key deep inside": (
         _plan() | {"pools": [{**pool, "colour": "red"} for pool in _plan()["pools"]]},

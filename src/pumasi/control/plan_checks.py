@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from pumasi.control.refusals import FieldProblem
 from pumasi.model.calendar import is_day
-from pumasi.model.fleet import FleetPlan, LendingContract, PlacementRule, Policy, Pool, Queue
+from pumasi.model.fleet import FleetPlan, LendingContract, Place, PlacementRule, Policy, Pool, Queue
 from pumasi.model.ids import PoolId, is_name, is_queue_path, queue_owner, queue_parent
 from pumasi.state.freemap import MAX_GPUS_PER_NODE
 
@@ -56,11 +56,15 @@ def _policy_problems(policy: Policy) -> Iterator[FieldProblem]:
 
 
 def _rule_problems(plan: FleetPlan, rule: PlacementRule) -> Iterator[FieldProblem]:
-    path, owners = f"policy.rules.{rule.id}", [owner.id for owner in plan.owners]
+    path, owners = f"policy.rules.{rule.id[:60]}", [owner.id for owner in plan.owners]
+    if not is_name(rule.id) or [each.id for each in plan.policy.rules].count(rule.id) > 1:
+        yield FieldProblem(path, "a rule has a name of its own")
     yield from _unknown(f"{path}.work.owners", rule.work.owners, owners)
     yield from _unknown(f"{path}.work.queues", rule.work.queues, (queue.id for queue in plan.queues))
     if (rule.only_at is None) == (rule.not_at is None):
         yield FieldProblem(path, "a rule says where with one of only_at and not_at")
+    if Place() in {rule.only_at, rule.not_at}:
+        yield FieldProblem(path, "it names no place")
     for place in (rule.only_at, rule.not_at):
         if place is not None:
             yield from _unknown(f"{path}.pools", place.pools, (pool.id for pool in plan.pools))
@@ -69,6 +73,8 @@ def _rule_problems(plan: FleetPlan, rule: PlacementRule) -> Iterator[FieldProble
     for day in (rule.from_day, rule.until_day):
         if day and not is_day(day):
             yield FieldProblem(path, f"{day[:60]!a} is no day; days look like 2027-12-31")
+    if rule.until_day and rule.until_day <= rule.from_day:
+        yield FieldProblem(path, "it ends on a later day than it begins")
 
 
 def _pool_problems(plan: FleetPlan, pool: Pool) -> Iterator[FieldProblem]:

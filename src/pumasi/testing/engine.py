@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,14 +98,14 @@ class Driver:
             time.sleep(0.005)
 
 
-class EngineConformance:
+class EngineConformance(ABC):
     """The suite. `patience_seconds`: how long the engine may take for anything it does at once."""
 
     patience_seconds = 60.0
 
+    @abstractmethod
     def open_engine(self, directory: Path) -> Engine:
         """The engine of a site whose files are in `directory`; opened anew over the same directory, it is a restart."""
-        raise NotImplementedError
 
     @pytest.fixture
     def driver(self, tmp_path: Path) -> Iterator[Driver]:

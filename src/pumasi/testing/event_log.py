@@ -1,5 +1,6 @@
 """What every `JobStore` must do. Subclass `JobStoreConformance`, say how to open a store, and let pytest collect it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -38,12 +39,12 @@ def _spec(queue: QueueId, name: str) -> JobSpec:
     return JobSpec(name=name, queue=queue, script="srun a", gpus=2, time_limit_seconds=60, environment=environment)
 
 
-class JobStoreConformance:
+class JobStoreConformance(ABC):
     """The suite. Every test gets a new store by `open_store`; `reopen` is for stores that outlive their process."""
 
+    @abstractmethod
     def open_store(self) -> JobStore:
         """A new, empty store."""
-        raise NotImplementedError
 
     def reopen(self, store: JobStore) -> JobStore:
         """The same store after a restart, or the very same if it does not outlive one."""

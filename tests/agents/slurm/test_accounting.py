@@ -15,8 +15,8 @@ from pumasi.model.jobs import Outcome, Span
 from pumasi.protocol.messages import RunKey
 from pumasi.testing.engine import Driver, an_order
 from pumasi.testing.slurm_cluster import SlurmCluster, running_clusters
-from pumasi.testing.slurm_files import missing_slurm
 from tests.agents.slurm.conftest import SOON, open_slurm
+from tests.conftest import need_slurm
 
 PATIENCE_SECONDS = 80.0
 RUN = RunKey(1, 1)
@@ -25,9 +25,7 @@ RUN = RunKey(1, 1)
 @pytest.fixture(scope="module")
 def cluster(slurm_folder: Path) -> Iterator[SlurmCluster]:
     """Two nodes and a slurmdbd; Slurm itself forgets a job two seconds after its end."""
-    problem = missing_slurm(accounting=True)
-    if problem:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+    need_slurm(accounting=True)
     with running_clusters(slurm_folder, ["books"], nodes=2, accounting=True, lines="MinJobAge=2") as clusters:
         yield clusters["books"]
 
