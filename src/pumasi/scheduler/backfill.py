@@ -26,24 +26,19 @@ LATE_MS = 300_000  # engines may take so long to start or end a run before a pla
 # --- going around planned starts -------------------------------------------------------------------------------------
 
 
-def find_around(board: Board, job: Job, fit: Fit, charges: tuple[Charge, ...]) -> tuple[Span, ...] | None:
-    """Where the job sits best without delaying a planned start; None if it fits nowhere so. Notes who is held back."""
+def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Span, ...] | None:
+    """Where the job sits best without delaying a planned start; None if it fits nowhere so. Notes who is held back.
+
+    Home work may sit where another owner's start is planned, if it fits nowhere else.
+    """
     spans = find(board.free(fit.pool), fit.need)
-    if spans is None or not board.planned_in(fit.pool):
+    in_the_way = [] if spans is None else _in_the_way(board, job, fit.pool, board.now_ms)
+    if spans is None or not in_the_way:
         return spans
-    until_ms = board.now_ms + job.spec.time_limit_seconds * 1000
-    in_the_way = [
-        start for start in board.planned_in(fit.pool) if start.start_ms < until_ms and start.job != job.id
-    ]  # fmt: skip
-    if not in_the_way:
-        return spans
-    found = None
-    if all(_leaves_entitlement(board, start, charges) for start in in_the_way):
-        is_home = all(charge.owner == job.owner for charge in charges)
-        found = _find_beside(board, fit, spans, in_the_way)
-        if found is None and is_home:
-            own = [start for start in in_the_way if _owner(board, start) == job.owner]
-            found = _find_beside(board, fit, spans, own)
+    found = _find_beside(board, fit, spans, in_the_way)
+    if found is None and is_home:
+        own = [start for start in in_the_way if _owner(board, start) == job.owner]
+        found = _find_beside(board, fit, spans, own)
     if found is None:
         board.held_back[job.id] = None
     return found
@@ -58,36 +53,20 @@ def _find_beside(
     return find(board.shadow(fit.pool, starts), fit.need)
 
 
-def leaves_planned(board: Board, job: Job, pool: PoolId, from_ms: int) -> bool:
-    """True if a job that runs there from then on at home leaves every planned start its entitlement."""
-    until_ms, charges = from_ms + job.spec.time_limit_seconds * 1000, (Charge(job.owner, job.spec.gpus),)
-    return all(
-        _leaves_entitlement(board, start, charges)
-        for start in board.planned_in(pool)
-        if start.start_ms < until_ms and start.job != job.id
-    )
-
-
-def unpromised(board: Board, job: Job, pool: PoolId, owner: OwnerId) -> int:
-    """GPUs of an owner's entitlement that the job may hold from now on without delaying a start planned on it."""
-    until_ms = board.now_ms + job.spec.time_limit_seconds * 1000
-    binding = (
-        start
-        for start in board.planned_in(pool)
-        if start.start_ms < until_ms and start.job != job.id and _owner(board, start) == owner
-    )
+def unpromised(board: Board, job: Job, pool: PoolId, owner: OwnerId, from_ms: int) -> int:
+    """GPUs of an owner's entitlement that the job may hold from then on without delaying a start planned on it."""
+    binding = [start for start in _in_the_way(board, job, pool, from_ms) if _owner(board, start) == owner]
     return min((_left(board, start) for start in binding), default=NO_LIMIT)
+
+
+def _in_the_way(board: Board, job: Job, pool: PoolId, from_ms: int) -> list[PlannedStart]:
+    """The planned starts of others that come while the job may still run."""
+    until_ms = from_ms + job.spec.time_limit_seconds * 1000
+    return [start for start in board.planned_in(pool) if start.start_ms < until_ms and start.job != job.id]
 
 
 def _owner(board: Board, start: PlannedStart) -> OwnerId:
     return board.state.jobs[start.job].owner
-
-
-def _leaves_entitlement(board: Board, start: PlannedStart, charges: tuple[Charge, ...]) -> bool:
-    """True if the owner's entitlement still carries the planned start when it comes."""
-    owner = _owner(board, start)
-    taken = sum(charge.gpus for charge in charges if charge.owner == owner)
-    return not taken or taken <= _left(board, start)
 
 
 def _left(board: Board, start: PlannedStart) -> int:
@@ -212,6 +191,7 @@ def _may_start(board: Board, start: PlannedStart) -> bool:
         return False
     if is_strict and board.state.queues[job.spec.queue].waiting[0][1] != job.id:
         return False
-    until_ms, charges = board.now_ms + job.spec.time_limit_seconds * 1000, (Charge(job.owner, job.spec.gpus),)
-    sooner = [other for other in board.planned_in(pool) if _when(other) < _when(start) and other.start_ms < until_ms]
-    return all(not overlap(other.spans, start.spans) and _leaves_entitlement(board, other, charges) for other in sooner)
+    sooner = [other for other in _in_the_way(board, job, pool, board.now_ms) if _when(other) < _when(start)]
+    return not any(overlap(other.spans, start.spans) for other in sooner) and all(
+        _left(board, other) >= job.spec.gpus for other in sooner if _owner(board, other) == job.owner
+    )

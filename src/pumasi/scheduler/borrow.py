@@ -61,7 +61,7 @@ def place_borrowed(board: Board, job: Job, demand: Demand) -> bool:
         if board.queue_room(job, fit.pool) < gpus or not board.takes(fit.pool, gpus):
             continue
         charges = borrow_charges(board, job, fit.pool)
-        spans = find_around(board, job, fit, charges) if charges else None
+        spans = find_around(board, job, fit, is_home=False) if charges else None
         if charges and spans:
             board.place(job, fit.pool, spans, charges)
             return True
@@ -85,7 +85,7 @@ def borrow_charges(board: Board, job: Job, pool: PoolId) -> tuple[Charge, ...] |
     if sum(room for room, _ in rooms) < job.spec.gpus:
         return None
     if board.planned_in(pool):
-        rooms = [(max(0, min(room, unpromised(board, job, pool, owner))), owner) for room, owner in rooms]
+        rooms = [(max(0, min(room, unpromised(board, job, pool, owner, board.now_ms))), owner) for room, owner in rooms]
     charges = _shared_out(job.spec.gpus, rooms)
     if charges is None:
         board.held_back[job.id] = None

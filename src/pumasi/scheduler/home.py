@@ -1,7 +1,7 @@
 """The home pass: work within an owner's entitlement, first in free GPUs, else by asking lent ones back."""
 
 from pumasi.model.jobs import Charge
-from pumasi.scheduler.backfill import find_around, plan_start
+from pumasi.scheduler.backfill import find_around, plan_start, unpromised
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareNode, ShareTree
@@ -66,11 +66,13 @@ def _by_rank(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
 
 def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:
     """Place the job on free GPUs; loans that take up its owner's entitlement go to other lenders, nobody is evicted."""
-    charges = (Charge(job.owner, job.spec.gpus),)
-    spans = find_around(board, job, fit, charges)
+    spans = find_around(board, job, fit, is_home=True)
     if spans is None:
         if job.id not in board.held_back:
             demand.not_free(fit)
+        return False
+    if unpromised(board, job, fit.pool, job.owner, board.now_ms) < job.spec.gpus:
+        board.held_back[job.id] = None
         return False
     missing = job.spec.gpus - board.books(fit.pool)[job.owner].idle
     if missing > 0:
@@ -79,5 +81,5 @@ def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:
             demand.not_free(fit)  # while the owner's home work is placed, no other lender gets more idle
             return False
         commit(board, moves)
-    board.place(job, fit.pool, spans, charges)
+    board.place(job, fit.pool, spans, (Charge(job.owner, job.spec.gpus),))
     return True

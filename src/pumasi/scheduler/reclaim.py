@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Span
-from pumasi.scheduler.backfill import leaves_planned
+from pumasi.scheduler.backfill import unpromised
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
@@ -101,7 +101,7 @@ class Claims:
         return None
 
     def _leaves_planned(self, job: Job, pool: PoolId) -> bool:
-        is_so = leaves_planned(self._board, job, pool, self._due_ms(job.owner))
+        is_so = unpromised(self._board, job, pool, job.owner, self._due_ms(job.owner)) >= job.spec.gpus
         if not is_so:
             self._board.held_back[job.id] = None
         return is_so
