@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from bench.measure import Figures, amend
 from pumasi.adapters.sqlite_log import SqliteLog
 from pumasi.demo.slurm_fleet import SlurmFleet, slurm_fleet
-from pumasi.demo.workload import QUEUES, WINDOW_FROM_MS, WINDOW_MS, find_trace
+from pumasi.demo.workload import QUEUES, TRACE, WINDOW_FROM_MS, WINDOW_MS
 from pumasi.events.facts import AttemptEnded, AttemptPlaced, AttemptStarted, Event, JobSubmitted
 from pumasi.model.ids import JobId
 from pumasi.model.jobs import Outcome
@@ -91,7 +91,7 @@ def trace_jobs() -> list[Sized]:
 
     :raises TraceProblem: if the trace cannot be read.
     """
-    running, submitted = window(read_philly(find_trace()), WINDOW_FROM_MS, WINDOW_FROM_MS + WINDOW_MS)
+    running, submitted = window(read_philly(TRACE), WINDOW_FROM_MS, WINDOW_FROM_MS + WINDOW_MS)
     return [_sized(job) for job in [*running, *submitted][:JOBS]]
 
 

@@ -227,6 +227,7 @@ def main() -> None:
     known = RESULTS / "twin.json"
     if sys.argv[1:] and known.exists():
         figures = {key: value for key, value in json.loads(known.read_text()).items() if key in NOTES}
+    fleets.philly_rows()  # every part needs them: better told at once
     for part in sys.argv[1:] or PARTS:
         figures |= in_a_process(part)
         publish("twin", with_ratios({key: figures[key] for key in NOTES if key in figures}), NOTES)

@@ -1,5 +1,7 @@
 """Fleets and workloads of the twin's benchmarks: the Philly trace on its own cluster, a million jobs on the fleet."""
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from pumasi.model.jobs import JobSpec
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.workloads.philly import read_philly
 
-PHILLY = Path("../shared/traces/philly/philly_jobs.csv")
+PHILLY = Path(os.environ.get("PUMASI_TRACES", "../shared/traces")) / "philly/philly_jobs.csv"
 NODES = 128
 GPUS_PER_NODE = 8
 LENDS_ALL = LendingContract(lendable_percent=100)
@@ -32,7 +34,9 @@ Rows = list[tuple[int, int, int, str]]  # submitted (ms), duration (whole second
 
 
 def philly_rows() -> Rows:
-    """The whole trace, in order of submission."""
+    """The whole trace, in order of submission; ends the process with a line if it is not there."""
+    if not PHILLY.exists():
+        sys.exit(f"bench: there is no {PHILLY}; PUMASI_TRACES names another folder (docs/guides/twin.md, Workloads)")
     return [(job.submitted_ms, max(1, job.duration_ms // 1000), job.gpus, job.group) for job in read_philly(PHILLY)]
 
 

@@ -20,7 +20,7 @@ from pumasi.client.errors import PumasiError
 from pumasi.demo import report
 from pumasi.demo.server import Server, ServerFailed, connect, launch, stop
 from pumasi.demo.village import LENDER, DemoFailed, Sight, Village
-from pumasi.demo.workload import GPUS_PER_TRACE_GPU, demo_jobs, find_trace
+from pumasi.demo.workload import GPUS_PER_TRACE_GPU, TRACE, demo_jobs
 from pumasi.twin.workloads.trace import TraceProblem
 
 CLOCK_RATE = 120  # three hours of the trace in a minute and a half; a reclaim window of 15 minutes in 7.5 seconds
@@ -40,14 +40,13 @@ def run(console: Console, keep: bool, picture: Path | None = None) -> None:
     :raises TraceProblem: if the trace cannot be read.
     :raises ServerFailed: if the control plane does not start or stop.
     """
-    trace = find_trace()
-    jobs = demo_jobs(trace, CLOCK_RATE)
+    jobs = demo_jobs(TRACE, CLOCK_RATE)
     folder = Path(tempfile.mkdtemp(prefix="pumasi-demo-"))
     console.print(
         f"The Korean plan: 260,000 GPUs, every site with an agent. Fleet time runs {CLOCK_RATE} times faster."
     )
     console.print(
-        f"{len(jobs):,} jobs of the Philly trace ({trace.name}), each with {GPUS_PER_TRACE_GPU} times its GPUs."
+        f"{len(jobs):,} jobs of the Philly trace ({TRACE.name}), each with {GPUS_PER_TRACE_GPU} times its GPUs."
     )
     arguments = ["--plan", "korea", "--as-of", AS_OF, "--agents", "all", "--clock-rate", str(CLOCK_RATE)]
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -15,7 +15,7 @@ from pumasi.demo import report
 from pumasi.demo.server import ServerFailed
 from pumasi.demo.slurm_fleet import FleetTrouble, SlurmFleet, slurm_fleet
 from pumasi.demo.village import DemoFailed
-from pumasi.demo.workload import QUEUES, WINDOW_FROM_MS, WINDOW_MS, find_trace
+from pumasi.demo.workload import QUEUES, TRACE, WINDOW_FROM_MS, WINDOW_MS
 from pumasi.testing.slurm_cluster import SlurmTrouble
 from pumasi.testing.slurm_files import missing_slurm
 from pumasi.twin.workloads.philly import read_philly
@@ -124,7 +124,7 @@ def trace_jobs() -> list[Row]:
 
     :raises TraceProblem: if the trace cannot be read.
     """
-    running, submitted = window(read_philly(find_trace()), WINDOW_FROM_MS, WINDOW_FROM_MS + WINDOW_MS)
+    running, submitted = window(read_philly(TRACE), WINDOW_FROM_MS, WINDOW_FROM_MS + WINDOW_MS)
     return [_small(job, number) for number, job in enumerate([*running, *submitted][:JOBS], 1)]
 
 

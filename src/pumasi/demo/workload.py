@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from pumasi.twin.workloads.philly import read_philly
-from pumasi.twin.workloads.trace import TraceJob, TraceProblem, window
+from pumasi.twin.workloads.trace import TraceJob, window
 
 WINDOW_FROM_MS = (
     1_507_788_000_000  # 2017-10-12 06:00, a busy morning: seven virtual clusters, 970 submissions in 3 hours
@@ -20,7 +20,7 @@ WINDOW_MS = 3 * 3600 * 1000
 GPUS_PER_TRACE_GPU = 256  # the trace's clusters hold 2,496 GPUs, this fleet 260,000
 GPUS_MAX = 2048  # the largest gangs of the published LLM traces
 TIME_LIMIT_SLACK = 5  # users ask for a fifth more time than they need
-TRACE_PATHS = (Path("../shared/traces/philly/philly_jobs.csv"), Path(__file__).parent / "data" / "philly_extract.csv")
+TRACE = Path(__file__).parent / "data" / "philly_extract.csv"
 
 # Whose queues the trace's virtual clusters stand for. Hyundai Motor Group has no work: its GPUs are idle.
 QUEUES = {
@@ -43,17 +43,6 @@ class DemoJob(Struct, frozen=True):
 
     after_ms: int
     body: dict[str, Any]
-
-
-def find_trace() -> Path:
-    """The whole trace if it is beside the project, else the extract that ships with it.
-
-    :raises TraceProblem: if neither is there.
-    """
-    for path in TRACE_PATHS:
-        if path.exists():
-            return path
-    raise TraceProblem("the Philly trace is neither beside the project nor in it")
 
 
 def demo_jobs(trace: Path, clock_rate: int) -> list[DemoJob]:
