@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,20 +139,36 @@ def _simulate(commands: Any, tasks: Any, out: Path, title: str, traces: Path, pr
     click.echo(finished.page)
 
 
+def told_in_lines(of_runs: str) -> Callable[[int, str], None]:
+    """What tells progress (thousandths done, the simulated day) with a line for each tenth."""
+    tenths = 0
+
+    def tell(done: int, day: str) -> None:
+        nonlocal tenths
+        if done // 100 > tenths:
+            tenths = done // 100
+            click.echo(f"{of_runs}: {10 * tenths} % done{f', at {day}' if day else ''}", err=True)
+
+    return tell
+
+
 @contextmanager
 def _progress(runs: int) -> Iterator[Any]:
-    """A bar with the simulated date, on a terminal alone."""
+    """A bar with the simulated date on a terminal, lines elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+    console, of_runs = Console(stderr=True), f"{runs} run{'s' if runs > 1 else ''}"
+    if not console.is_terminal:
+        yield told_in_lines(of_runs)
+        return
     columns = (
-        TextColumn(f"{runs} run{'s' if runs > 1 else ''}"),
+        TextColumn(of_runs),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[day]}"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1000, day="")
         yield lambda done, day: bar.update(task, completed=done, day=day)

@@ -91,7 +91,7 @@ def find_file(name: str, kind: str = "") -> Path:
             return place / kind / f"{name}.yaml"
     shipped = sorted({path.stem for place in PLACES for path in (place / kind).glob("*.yaml")})
     what = kind or "scenario"
-    raise FileNotFoundError(f"there is no {what} file {name!r}, nor do {what} of that name ship ({', '.join(shipped)})")
+    raise FileNotFoundError(f"there is no {what} file {name!r}, nor does one of that name ship ({', '.join(shipped)})")
 
 
 def load_scenario(path: Path) -> ScenarioFile:
