@@ -5,16 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from pumasi.adapters.fact_list import FactList
 from pumasi.cli.main import run as pumasi
-from pumasi.model.fleet import FleetPlan, LendingContract, Stage, stage_of
+from pumasi.control.plane import ControlPlane
+from pumasi.events.facts import StopOrdered
+from pumasi.model.fleet import FleetPlan, LendingContract, Pool, Stage, stage_of
+from pumasi.model.jobs import StopCause
 from pumasi.plans.problems import PlanError
 from pumasi.plans.reader import load_plan
+from pumasi.state.power import powered_gpus
 from pumasi.twin.changes import AddedPool, ChangeRefused, Delay, PowerCut, add_months, with_change
 from pumasi.twin.commands import TwinProblem, rules_of, scenario_of, tasks_of, varied, with_value
 from pumasi.twin.experiment import KOREA, day_ms, day_of, prepare, read_fleet
+from pumasi.twin.kernel import Kernel
+from pumasi.twin.report.usage import Usage
 from pumasi.twin.rules import ONE_OWNER, Rules, owner_of, queue_under, with_rules
-from pumasi.twin.scenario import MEASURED, FaultRates
+from pumasi.twin.run import simulate
+from pumasi.twin.scenario import MEASURED, FaultRates, PowerChange
 from pumasi.twin.scenario_file import OPENB_PLAN, load_rules, load_scenario
+from pumasi.twin.world import World
 
 SCENARIOS = sorted(Path("scenarios").glob("*.yaml"))
 RULES = sorted(Path("scenarios/rules").glob("*.yaml"))
@@ -25,6 +34,7 @@ start: 2026-06-01
 days: 2
 workload: {synthetic: {load_percent: 20}}
 """
+CUT = "cut_site: physics-hall, kilowatts: 20"
 
 
 def campus() -> FleetPlan:
@@ -33,6 +43,10 @@ def campus() -> FleetPlan:
 
 def korea() -> FleetPlan:
     return load_plan(Path("plans/korea.yaml"))
+
+
+def _watts(plan: FleetPlan, pool: Pool) -> int:
+    return next(model.planning_watts for model in plan.gpu_models if model.id == pool.model)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -68,6 +82,8 @@ class TestFiles:
             (CAMPUS + "faults: some\n", "faults: is 'some'"),
             (CAMPUS + "faults: {gpu_mtbf_hours: x}\n", "faults.gpu_mtbf_hours"),
             (CAMPUS + "changes: {a: {}}\n", "changes.a: must have one of late_site"),
+            (CAMPUS + f"changes: {{a: {{{CUT}, from: 2026-05-31}}}}\n", "changes.a.from: is before the scenario"),
+            (CAMPUS + f"changes: {{a: {{{CUT}, until: 2026-06-01}}}}\n", "changes.a.until: must be after the cut"),
             (CAMPUS + "floods: {a: {queue: x, jobs: 1, gpus: 1, hours: 1, day: 9}}\n", "floods.a.day"),
             (CAMPUS.replace("synthetic: {load", "trace: {load"), "workload.trace.reader: is missing"),
             ("[]", "is a mapping"),
@@ -83,7 +99,7 @@ class TestFiles:
         text = Path("docs/reference/scenario-file.md").read_text(encoding="utf-8")
         scenario, rules = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         file = load_scenario(written(tmp_path, scenario))
-        assert read_fleet(file, tmp_path) != korea()
+        assert file.changes == (PowerCut("naver-sejong", 55_000, file.start),)
         assert load_rules(written(tmp_path, rules)).owners["public"] == LendingContract()
         changes = re.findall(r"^\| `(\{.*?\})` \|", text, re.MULTILINE)
         assert len(changes) == 3
@@ -129,6 +145,11 @@ class TestRules:
         assert {queue.id for queue in plan.queues} == {ONE_OWNER} | {f"fleet/{queue.id}" for queue in before.queues}
         assert all(not queue.quotas for queue in plan.queues if queue.id != ONE_OWNER)
 
+    def test_planned_starts_are_a_matter_of_policy(self, tmp_path: Path):
+        rules = load_rules(written(tmp_path, "name: unplanned\nplanned_starts: 0\n"))
+        assert with_rules(campus(), rules).policy.planned_starts == 0 != campus().policy.planned_starts
+        assert with_rules(campus(), Rules(name="x")).policy.planned_starts == campus().policy.planned_starts
+
     def test_whose_a_queue_is_stays_known(self):
         rules = Rules(name="x", one_owner=True)
         assert owner_of(queue_under("sk/cloud", rules)) == "sk" == owner_of("sk/cloud")
@@ -171,23 +192,76 @@ class TestChanges:
                 asked = sum(other.quotas["more-b300"].nominal for other in below if "more-b300" in other.quotas)
                 assert asked <= queue.quotas["more-b300"].nominal if "more-b300" in queue.quotas else asked == 0
 
-    def test_sejong_cut_to_55_megawatts(self):
-        before, after = korea(), with_change(korea(), PowerCut("naver-sejong", 55_000), "2027-12-31")
-        watts = {model.id: model.planning_watts for model in after.gpu_models}
-        drawn = sum(pool.gpus * watts[pool.model] for pool in after.pools if pool.site == "naver-sejong")
-        nodes = [pool.nodes for pool in after.pools if pool.site == "naver-sejong"]
-        assert drawn <= 55_000_000 + sum(4 * watts[pool.model] for pool in after.pools if pool.nodes == 1)
-        assert drawn > 50_000_000 and min(nodes) == 1
-        assert [pool for pool in after.pools if pool.site != "naver-sejong"] == [
-            pool for pool in before.pools if pool.site != "naver-sejong"
+    def test_a_new_pool_brings_its_power(self):
+        before = korea()
+        like = next(pool for pool in before.pools if pool.id == "naver-sejong-b200-4k")
+        plan = with_change(before, AddedPool("more", like.id, 8, "2027-01-01"), "2026-01-01")
+        watts = next(model.planning_watts for model in plan.gpu_models if model.id == like.model)
+        more = {
+            now.id: now.power_cap_kilowatts - was.power_cap_kilowatts
+            for was, now in zip(before.sites, plan.sites, strict=True)
+        }
+        assert {site: kilowatts for site, kilowatts in more.items() if kilowatts} == {
+            "naver-sejong": -(-8 * watts // 1000)
+        }
+
+    def test_sejong_cut_to_55_megawatts(self, tmp_path: Path):
+        text = CAMPUS.replace("plan: campus", "plan: korea").replace("load_percent: 20", "load_percent: 0")
+        cut = "changes: {cut: {cut_site: naver-sejong, kilowatts: 55000, until: 2026-06-02}}\n"
+        ready = prepare(load_scenario(written(tmp_path, text + cut)), rules_of("silo", Path()), 1, tmp_path)
+        begins, ends = ready.scenario.changes
+        assert begins == PowerChange(
+            at_ms=day_ms("2026-06-01"), site="naver-sejong", kilowatts=55_000, notice_seconds=1800
+        )
+        assert (ends.at_ms, begins.kilowatts, getattr(ends, "kilowatts", None)) == (day_ms("2026-06-02"), 55_000, 0)
+
+    def test_power_that_falls_stops_what_it_does_not_carry(self, tmp_path: Path):
+        """Half the power of the hall for the second of three days: work stops in time, and the report calls it down."""
+        cut = "{cut_site: physics-hall, kilowatts: 20, from: 2026-06-02, until: 2026-06-03, notice_seconds: 600}"
+        text = CAMPUS.replace("days: 2", "days: 3").replace("load_percent: 20", "load_percent: 0")
+        text += "floods: {work: {queue: physics/astro, jobs: 3, gpus: 8, hours: 60, day: 0}}\n"
+        file = load_scenario(written(tmp_path, text + f"changes: {{cut: {cut}}}\n"))
+        ready = prepare(file, rules_of("silo", Path()), 1, tmp_path)
+        outcome = simulate(ready.plan, ready.jobs, ready.scenario)
+        begins_ms, ends_ms = day_ms("2026-06-02"), day_ms("2026-06-03")
+        stops = [
+            each for _, each in outcome.log.read(0) if isinstance(each, StopOrdered) and each.cause is StopCause.POWER
         ]
-        assert all(sum(pool.entitlements.values()) == pool.gpus for pool in after.pools)
+        assert len(stops) == 2 and all(
+            begins_ms <= stop.at_ms and stop.kill_at_ms <= begins_ms + 600_000 for stop in stops
+        )
+        pool = ready.plan.pools[0]
+        powered = powered_gpus(20_000, {pool.id: (pool.gpus, _watts(ready.plan, pool))})[pool.id]
+        usage = Usage(ready.plan, ready.scenario.start_ms, day_ms("2026-06-04"))
+        for _, event in outcome.log.read(0):
+            usage.apply(event)
+        usage.close()
+        down = [sum(hours) for hours in zip(*(each["down"] for each in usage.series().values()), strict=True)]
+        assert sum(down) == (pool.gpus - powered) * (ends_ms - begins_ms)
+        assert {hour for hour, gpus in enumerate(down) if gpus} == set(range(24, 48))
+
+    def test_the_operator_who_finds_no_control_plane_tries_again(self, tmp_path: Path):
+        cut = "changes: {cut: {cut_site: physics-hall, kilowatts: 20}}\n"
+        ready = prepare(load_scenario(written(tmp_path, CAMPUS + cut)), rules_of("silo", Path()), 1, tmp_path)
+        kernel = Kernel(ready.scenario.start_ms)
+        world = World(kernel, ready.scenario, [], FactList(), ControlPlane(kernel))
+        world.declare(ready.plan, ready.scenario.as_of)
+        world.await_changes()
+        world.settle()
+        world.lose_control()
+        world.settle()
+        kernel.run_instant()
+        world.recover_control()
+        caps = [world.plane.state.sites["physics-hall"].power_cap_kilowatts]
+        kernel.run_instant()
+        caps.append(world.plane.state.sites["physics-hall"].power_cap_kilowatts)
+        assert caps == [0, 20]
 
     @pytest.mark.parametrize(
         "change",
         [
             Delay("atlantis", 6),
-            PowerCut("atlantis", 6),
+            PowerCut("atlantis", 6, "2026-01-01"),
             AddedPool("x", "atlantis", 8, "2027-01-01"),
             AddedPool("x", "clinic-b200", 9, "2027-01-01"),
             AddedPool("cs-rtx", "clinic-b200", 8, "2027-01-01"),
@@ -203,8 +277,9 @@ class TestPreparation:
         text = CAMPUS.replace("2026-06-01", "2026-02-27").replace("days: 2", "days: 100") + "roll_out: true\n"
         file = load_scenario(written(tmp_path, text.replace("load_percent: 20", "load_percent: 0")))
         ready = prepare(file, rules_of("as-planned", Path()), 1, tmp_path)
-        assert [change.as_of for change in ready.scenario.changes] == ["2026-03-02", "2026-06-01"]
-        assert ready.scenario.changes[0].at_ms == day_ms("2026-03-02")
+        assert [(change.at_ms, getattr(change, "as_of", "")) for change in ready.scenario.changes] == [
+            (day_ms(day), day) for day in ("2026-03-02", "2026-06-01")
+        ]
 
     def test_a_flood_comes_at_once(self, tmp_path: Path):
         text = CAMPUS + "floods: {a: {queue: computing/vision, jobs: 3, gpus: 8, hours: 5, day: 1}}\n"

@@ -12,6 +12,7 @@ from pumasi.state import accounts
 from pumasi.state.accounts import Accounts
 from pumasi.state.backlog import Backlogs, Changes
 from pumasi.state.occupancy import Occupancy
+from pumasi.state.power import powered_gpus
 from pumasi.state.records import (
     Account,
     Attempt,
@@ -106,21 +107,17 @@ class FleetState:
 
     def share_power(self, site: SiteId) -> None:
         """Divide a site's power among its pools in service, in proportion to what they draw in full."""
-        pools = [pool for pool, record in self.pools.items() if record.declared.site == site]
-        full_watts = {pool: self._full_watts(pool) for pool in pools}
-        cap_watts, total_watts = self.sites[site].power_limit_kilowatts * 1000, sum(full_watts.values())
+        pools = {pool: self._draws(record) for pool, record in self.pools.items() if record.declared.site == site}
         for pool in pools:
             self.powered.pop(pool, None)
-            if 0 < cap_watts < total_watts and full_watts[pool]:
-                declared = self.pools[pool].declared
-                watts = self.gpu_models[declared.model].planning_watts
-                self.powered[pool] = cap_watts * full_watts[pool] // total_watts // watts
+        self.powered |= powered_gpus(self.sites[site].power_limit_kilowatts * 1000, pools)
+        for pool in pools:
             self.share_out(pool)
 
-    def _full_watts(self, pool: PoolId) -> int:
-        record = self.pools[pool]
-        watts = self.gpu_models[record.declared.model].planning_watts
-        return record.declared.gpus * watts if record.stage is Stage.IN_SERVICE else 0
+    def _draws(self, record: PoolRecord) -> tuple[int, int]:
+        """GPUs of a pool in service, and the watts of each."""
+        gpus = record.declared.gpus if record.stage is Stage.IN_SERVICE else 0
+        return gpus, self.gpu_models[record.declared.model].planning_watts
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from msgspec import Struct, structs
 
-from pumasi.model.fleet import FleetPlan, Pool, Queue, Stage
+from pumasi.model.fleet import FleetPlan, Pool, Queue, Site, Stage
 from pumasi.model.ids import PoolId, SiteId, queue_owner
 
 
@@ -17,7 +17,7 @@ class Delay(Struct, frozen=True):
 
 
 class AddedPool(Struct, frozen=True):
-    """A new pool of so many GPUs, in all else like another one; in service from a day on."""
+    """A new pool of so many GPUs, in all else like another one, and the power it needs; in service from a day on."""
 
     pool: PoolId
     like: PoolId
@@ -26,10 +26,16 @@ class AddedPool(Struct, frozen=True):
 
 
 class PowerCut(Struct, frozen=True):
-    """A site gets so many kilowatts of IT power: nodes of its pools go, the last pools first, till they fit."""
+    """A site gets so many kilowatts of IT power from a day on, for good or until a day (ISO; "": for good).
+
+    The plan stays as it is: its operator caps the site while the scenario runs, with so much notice.
+    """
 
     site: SiteId
     kilowatts: int
+    from_day: str
+    until_day: str = ""
+    notice_seconds: int = 1800
 
 
 Change: TypeAlias = Delay | AddedPool | PowerCut
@@ -50,7 +56,8 @@ def with_change(plan: FleetPlan, change: Change, start: str) -> FleetPlan:
         case AddedPool():
             return _added(plan, change)
         case PowerCut():
-            return _cut(plan, change, start)
+            _check_site(plan, change.site)
+            return plan
 
 
 def _check_site(plan: FleetPlan, site: SiteId) -> None:
@@ -103,26 +110,16 @@ def _added(plan: FleetPlan, change: AddedPool) -> FleetPlan:
     stages[Stage.IN_SERVICE] = change.in_service
     pool = structs.replace(_resized(like, nodes), id=change.pool, stages=stages)
     queues = tuple(_with_quota(queue, like, pool) for queue in plan.queues)
-    return structs.replace(plan, pools=(*plan.pools, pool), queues=queues)
+    sites = tuple(_powered(plan, site, pool) for site in plan.sites)
+    return structs.replace(plan, sites=sites, pools=(*plan.pools, pool), queues=queues)
 
 
-def _cut(plan: FleetPlan, change: PowerCut, start: str) -> FleetPlan:
-    _check_site(plan, change.site)
-    watts = {model.id: model.planning_watts for model in plan.gpu_models}
-    left = change.kilowatts * 1000
-    there = [pool for pool in plan.pools if pool.site == change.site]
-    for pool in sorted(there, key=lambda pool: pool.stages.get(Stage.IN_SERVICE, "9999") > start):
-        node_watts = pool.gpus_per_node * watts[pool.model]
-        nodes = max(1, min(pool.nodes, left // node_watts))  # a pool cannot vanish; one node of it stays
-        left = max(0, left - nodes * node_watts)
-        plan = _with_pool(plan, pool, _resized(pool, nodes))
-    return plan
-
-
-def _with_pool(plan: FleetPlan, old: Pool, new: Pool) -> FleetPlan:
-    pools = tuple(new if pool.id == old.id else pool for pool in plan.pools)
-    queues = tuple(_with_quota(queue, old, new) for queue in plan.queues)
-    return structs.replace(plan, pools=pools, queues=queues)
+def _powered(plan: FleetPlan, site: Site, pool: Pool) -> Site:
+    """The site with the power a new pool needs, if that is its site and its power is capped."""
+    if site.id != pool.site or not site.power_cap_kilowatts:
+        return site
+    watts = next(model.planning_watts for model in plan.gpu_models if model.id == pool.model)
+    return structs.replace(site, power_cap_kilowatts=site.power_cap_kilowatts - (-pool.gpus * watts // 1000))
 
 
 def _resized(pool: Pool, nodes: int) -> Pool:

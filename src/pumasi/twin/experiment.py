@@ -10,12 +10,12 @@ from pumasi.model.fleet import FleetPlan
 from pumasi.model.jobs import JobSpec
 from pumasi.plans.locate import find_plan
 from pumasi.plans.reader import load_plan
-from pumasi.twin.changes import with_change
+from pumasi.twin.changes import PowerCut, with_change
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.report.measures import Measures, measure
 from pumasi.twin.rules import Rules, queue_under, with_rules
 from pumasi.twin.run import Progress, simulate
-from pumasi.twin.scenario import PlanChange, Scenario
+from pumasi.twin.scenario import PlanChange, PowerChange, Scenario
 from pumasi.twin.scenario_file import CALL_PLAN, OPENB_PLAN, Flood, ScenarioFile, TraceWork
 from pumasi.twin.workloads.call import call_jobs, call_plan
 from pumasi.twin.workloads.mapping import SCRIPT, Placed, Placing, limit_seconds, place
@@ -93,7 +93,7 @@ def prepare(file: ScenarioFile, rules: Rules, seed: int, traces: Path) -> Prepar
         as_of=file.as_of,
         cycle_ms=file.cycle_seconds * 1000,
         faults=file.faults,
-        changes=_roll_out(file, plan) if file.roll_out else (),
+        changes=(*(_roll_out(file, plan) if file.roll_out else ()), *_power(file)),
     )
     return Prepared(plan, jobs, scenario, shapes, notes)
 
@@ -203,3 +203,15 @@ def _roll_out(file: ScenarioFile, plan: FleetPlan) -> tuple[PlanChange, ...]:
     end = day_of(day_ms(file.start) + file.days * DAY_MS)
     days = sorted({day for pool in plan.pools for day in pool.stages.values() if file.start < day < end})
     return tuple(PlanChange(at_ms=day_ms(day), plan=plan, as_of=day) for day in days)
+
+
+def _power(file: ScenarioFile) -> tuple[PowerChange, ...]:
+    """What the operators of cut sites do within the scenario: cap the power, and lift the cap."""
+    cuts = [change for change in file.changes if isinstance(change, PowerCut)]
+    steps = [
+        PowerChange(at_ms=day_ms(day), site=cut.site, kilowatts=kilowatts, notice_seconds=cut.notice_seconds)
+        for cut in cuts
+        for day, kilowatts in ((cut.from_day, cut.kilowatts), (cut.until_day, 0))
+        if day
+    ]
+    return tuple(sorted(steps, key=lambda step: step.at_ms))

@@ -14,7 +14,8 @@ class Rules(Struct, frozen=True, kw_only=True):
 
     `lending`: the contract of every owner, None: its own. `owners`: contracts of single owners, which go before it.
     `usage_half_life_seconds`: how long past use weighs, 0: as planned. `borrow_order`: who borrows first, None: as
-    planned. `one_owner`: everything belongs to one owner and nobody is guaranteed anything.
+    planned. `planned_starts`: waiting jobs in each pool whose start is planned, None: as planned. `one_owner`:
+    everything belongs to one owner and nobody is guaranteed anything.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     owners: dict[OwnerId, LendingContract] = {}
     usage_half_life_seconds: int = 0
     borrow_order: BorrowOrder | None = None
+    planned_starts: int | None = None
     one_owner: bool = False
 
 
@@ -34,6 +36,7 @@ def with_rules(plan: FleetPlan, rules: Rules) -> FleetPlan:
         version=rules.name,
         usage_half_life_seconds=rules.usage_half_life_seconds or plan.policy.usage_half_life_seconds,
         borrow_order=rules.borrow_order or plan.policy.borrow_order,
+        planned_starts=plan.policy.planned_starts if rules.planned_starts is None else rules.planned_starts,
     )
     changed = structs.replace(plan, owners=owners, policy=policy)
     return _merged(changed, policy) if rules.one_owner else changed

@@ -1,8 +1,11 @@
 """What a simulation varies beside fleet and jobs: how long, by which seed, with which faults and changes of plan."""
 
+from typing import TypeAlias
+
 from msgspec import Struct
 
 from pumasi.model.fleet import FleetPlan
+from pumasi.model.ids import SiteId
 
 HOUR_MS = 3_600_000
 
@@ -51,6 +54,18 @@ class PlanChange(Struct, frozen=True, kw_only=True):
     as_of: str
 
 
+class PowerChange(Struct, frozen=True, kw_only=True):
+    """At a moment a site's operator caps its power; 0 kilowatts: it has again what the plan says."""
+
+    at_ms: int
+    site: SiteId
+    kilowatts: int
+    notice_seconds: int
+
+
+ScenarioChange: TypeAlias = PlanChange | PowerChange
+
+
 class Scenario(Struct, frozen=True, kw_only=True):
     """One run of the twin. Times are Unix milliseconds.
 
@@ -71,5 +86,5 @@ class Scenario(Struct, frozen=True, kw_only=True):
     start_delay_ms: int = 0
     end_delay_ms: int = 0
     faults: FaultRates = FaultRates()
-    changes: tuple[PlanChange, ...] = ()
+    changes: tuple[ScenarioChange, ...] = ()
     check_every_cycles: int = 0

@@ -146,6 +146,7 @@ def _rules(root: Section) -> Rules:
         owners=owners,
         usage_half_life_seconds=root.integer("usage_half_life_seconds", 0),
         borrow_order=root.choice("borrow_order", BorrowOrder) if root.has("borrow_order") else None,
+        planned_starts=root.integer("planned_starts", maximum=1000) if root.has("planned_starts") else None,
         one_owner=_truth(root, "one_owner"),
     )
     root.finish()
@@ -187,7 +188,7 @@ def _scenario(root: Section, folder: Path) -> ScenarioFile:
         floods=tuple(_flood(section, days) for _, section in root.sections("floods")),
         rules=root.words("rules") or ("as-planned",),
         faults=_faults(root),
-        changes=tuple(change for _, section in root.sections("changes") if (change := _change(section))),
+        changes=tuple(change for _, section in root.sections("changes") if (change := _change(section, start))),
         roll_out=_truth(root, "roll_out"),
         folder=folder,
     )
@@ -269,12 +270,12 @@ def _faults(root: Section) -> FaultRates:
 _CHANGES = ("late_site", "cut_site", "new_pool")
 
 
-def _change(section: Section) -> Change | None:
+def _change(section: Section, start: str) -> Change | None:
     change: Change | None = None
     if section.has("late_site"):
         change = Delay(section.text("late_site"), section.integer("months", minimum=1, maximum=240))
     elif section.has("cut_site"):
-        change = PowerCut(section.text("cut_site"), section.integer("kilowatts", minimum=1))
+        change = _power_cut(section, start)
     elif section.has("new_pool"):
         change = AddedPool(
             section.name("new_pool", "the pool's name"),
@@ -286,3 +287,19 @@ def _change(section: Section) -> Change | None:
         section.complain("", f"must have one of {', '.join(_CHANGES)}{suggestion('', _CHANGES)}")
     section.finish()
     return change
+
+
+def _power_cut(section: Section, start: str) -> PowerCut:
+    from_day = section.date("from") if section.has("from") else start
+    until_day = section.date("until") if section.has("until") else ""
+    if from_day < start:
+        section.complain("from", f"is before the scenario starts, on {start}")
+    if until_day and until_day <= from_day:
+        section.complain("until", f"must be after the cut, on {from_day}")
+    return PowerCut(
+        section.text("cut_site"),
+        section.integer("kilowatts", minimum=1),
+        from_day,
+        until_day,
+        section.integer("notice_seconds", 1800, minimum=1, maximum=86_400),
+    )

@@ -8,7 +8,16 @@ anything changed, then the orders that come of it. Nothing here decides about GP
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pumasi.control.commands import ApplyPlan, CancelJob, Command, EnrolSite, HearSite, IssueToken, SubmitJobs
+from pumasi.control.commands import (
+    ApplyPlan,
+    CancelJob,
+    Command,
+    EnrolSite,
+    HearSite,
+    IssueToken,
+    SetPowerCap,
+    SubmitJobs,
+)
 from pumasi.control.plane import ControlPlane
 from pumasi.control.refusals import Refusal
 from pumasi.events.facts import LinkState
@@ -22,12 +31,12 @@ from pumasi.state.records import Job
 from pumasi.twin.jobs import NEVER, TwinJob
 from pumasi.twin.kernel import Kernel, Rank
 from pumasi.twin.outcome import JobTable, Refused
-from pumasi.twin.scenario import PlanChange, Scenario
+from pumasi.twin.scenario import PlanChange, Scenario, ScenarioChange
 from pumasi.twin.site import SimulatedSite, Work
 
 OPERATOR = "twin:operator"
 USER = "twin:user"
-CANCEL_AGAIN_MS = 60_000
+CANCEL_AGAIN_MS = ORDER_AGAIN_MS = 60_000
 
 
 class CannotSimulate(Exception):
@@ -78,14 +87,22 @@ class World:
         self.touch()
 
     def await_changes(self) -> None:
-        """Put the changes of the plan on the calendar."""
+        """Put the changes of the plan and of the sites' power on the calendar."""
+        self._changes_to_come += len(self.scenario.changes)
         for change in self.scenario.changes:
-            self._changes_to_come += 1
-            self.kernel.at(change.at_ms, Rank.FAULT, self._change_plan, change)
+            self.kernel.at(change.at_ms, Rank.FAULT, self._change, change)
 
-    def _change_plan(self, change: PlanChange) -> None:
+    def _change(self, change: ScenarioChange) -> None:
+        if self.is_control_down:  # the operator tries again
+            self.kernel.at(self.kernel.time_ms + ORDER_AGAIN_MS, Rank.FAULT, self._change, change)
+            return
         self._changes_to_come -= 1
-        self.declare(change.plan, change.as_of)
+        if isinstance(change, PlanChange):
+            self.declare(change.plan, change.as_of)
+            return
+        seconds = change.notice_seconds
+        self._order(SetPowerCap(by=OPERATOR, site=change.site, kilowatts=change.kilowatts, notice_seconds=seconds))
+        self.touch()
 
     def _enrol(self, site: SiteId) -> None:
         token = Token(digest=f"twin-{site}", kind=TokenKind.ENROL, site=site, expires_at_ms=self.kernel.time_ms + 1)

@@ -139,8 +139,8 @@ _DELTA_NOTE = (
 
 
 _USAGE_NOTE = (
-    "What each owner's GPUs did: home is its own work, lent is work of others, down is broken. Where the line runs "
-    "above the blue, the owner used borrowed GPUs of others as well."
+    "What each owner's GPUs did: home is its own work, lent is work of others, down is broken or "
+    "without power. Where the line runs above the blue, the owner used borrowed GPUs of others as well."
 )
 _WAIT_NOTE = (
     "From submission to the first start. A line that reaches a height further left means that this share of the jobs "

@@ -11,12 +11,16 @@ from pumasi.events.facts import (
     NodeChanged,
     NodeState,
     PoolDeclared,
+    PowerCapSet,
+    SiteDeclared,
     StopOrdered,
 )
 from pumasi.model.fleet import FleetPlan, Pool, Stage
-from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.ids import JobId, OwnerId, PoolId, SiteId
 from pumasi.model.jobs import Charge, StopCause
 from pumasi.state.accounts import divide
+from pumasi.state.power import powered_gpus
+from pumasi.state.records import SiteRecord
 from pumasi.twin.report.series import Level
 from pumasi.twin.rules import ONE_OWNER, owner_of
 
@@ -42,7 +46,10 @@ class Usage:
         self._down: dict[OwnerId, Level] = {owner: self._level() for owner in self._owners}
         self._open: dict[JobId, tuple[OwnerId, tuple[Charge, ...]]] = {}
         self._began_ms: dict[JobId, int] = {}
+        self._watts = {model.id: model.planning_watts for model in plan.gpu_models}
+        self._sites: dict[SiteId, SiteRecord] = {}
         self._pools: dict[PoolId, Pool] = {}
+        self._in_service: set[PoolId] = set()
         self._out: dict[PoolId, set[int]] = {}
         self._due_now: dict[PoolId, dict[OwnerId, int]] = {}
         self._down_now: dict[PoolId, dict[OwnerId, int]] = {}
@@ -65,6 +72,8 @@ class Usage:
             self._node(event)
         elif isinstance(event, PoolDeclared):
             self._declare(event)
+        elif isinstance(event, SiteDeclared | PowerCapSet):
+            self._site(event)
 
     def _charge(self, event: Event) -> None:
         assert isinstance(event, AttemptPlaced | AllocationRecharged | AttemptEnded)
@@ -94,19 +103,38 @@ class Usage:
     def _declare(self, event: PoolDeclared) -> None:
         pool = event.pool
         self._pools[pool.id] = pool
-        self._share(pool.id, event.at_ms, in_service=event.stage is Stage.IN_SERVICE)
+        (self._in_service.add if event.stage is Stage.IN_SERVICE else self._in_service.discard)(pool.id)
+        self._share(pool.site, event.at_ms)
+
+    def _site(self, event: SiteDeclared | PowerCapSet) -> None:
+        if isinstance(event, PowerCapSet):
+            self._sites[event.site].power_cap_kilowatts = event.kilowatts
+            self._share(event.site, event.at_ms)
+        elif event.site.id in self._sites:
+            self._sites[event.site.id].declared = event.site
+            self._share(event.site.id, event.at_ms)
+        else:
+            self._sites[event.site.id] = SiteRecord(event.site)
 
     def _node(self, event: NodeChanged) -> None:
         out = self._out.setdefault(event.pool, set())
         (out.add if event.state is NodeState.DOWN else out.discard)(event.node)
-        self._share(event.pool, event.at_ms, in_service=any(self._due_now.get(event.pool, {}).values()))
+        self._share(self._pools[event.pool].site, event.at_ms)
 
-    def _share(self, name: PoolId, at_ms: int, *, in_service: bool) -> None:
-        """What each owner is due of a pool, and what of that is down."""
-        pool, at_ms = self._pools[name], max(at_ms, self._from_ms)
-        healthy = pool.gpus - len(self._out.get(name, ())) * pool.gpus_per_node
+    def _share(self, site: SiteId, at_ms: int) -> None:
+        """Work out anew what of a site's pools runs."""
+        pools = {pool.id: pool for pool in self._pools.values() if pool.site == site}
+        draws = {name: (pool.gpus, self._watts[pool.model]) for name, pool in pools.items() if name in self._in_service}
+        powered = powered_gpus(self._sites[site].power_limit_kilowatts * 1000, draws)
+        for name, pool in pools.items():
+            healthy = pool.gpus - len(self._out.get(name, ())) * pool.gpus_per_node
+            self._share_pool(pool, min(healthy, powered.get(name, healthy)), max(at_ms, self._from_ms))
+
+    def _share_pool(self, pool: Pool, usable: int, at_ms: int) -> None:
+        """What each owner is due of a pool, and what of that is down, as it is broken or without power."""
+        name, in_service = pool.id, pool.id in self._in_service
         due = pool.entitlements if in_service else dict.fromkeys(pool.entitlements, 0)
-        up = divide(healthy, pool.entitlements) if in_service else due
+        up = divide(usable, pool.entitlements) if in_service else due
         down = {owner: gpus - up[owner] for owner, gpus in due.items()}
         for now, before, levels in (
             (due, self._due_now.get(name, {}), self._due),
