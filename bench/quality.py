@@ -17,6 +17,7 @@ from bench.fleet import korean_plane
 from bench.measure import Figures, publish
 from bench.twin_fleets import philly_rows
 from pumasi.events.facts import AttemptEnded, AttemptPlaced, AttemptStarted, JobSubmitted, StopOrdered
+from pumasi.model.fleet import PARTS_PER_GPU
 from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId
 from pumasi.model.jobs import OUTCOME_OF_STOP, JobSpec, JobState, Level, Outcome, Topology
 from pumasi.scheduler.plan import plan
@@ -60,12 +61,12 @@ class Trace:
 def workload(state: FleetState, trace: Trace, load_percent: int, seed: int) -> list[Work]:
     """Jobs for every owner and queue in proportion to what is theirs, in order of submission."""
     chance = random.Random(seed)
-    entitled = Rules(state, state.at_ms).entitled
+    entitled = Rules(state, state.at_ms).entitled_parts
     leaves = [name for name, queue in state.queues.items() if not queue.children]
     nominal = {name: sum(quota.nominal for quota in state.queues[name].declared.quotas.values()) for name in leaves}
     found = []
-    for owner, gpus in entitled.items():
-        asked_gpus = gpus * load_percent / 100
+    for owner, parts in entitled.items():
+        asked_gpus = parts / PARTS_PER_GPU * load_percent / 100
         shares = {name: most for name, most in nominal.items() if name.partition("/")[0] == owner}
         queues = chance.choices(list(shares), list(shares.values()), k=1 << 16)
         found += list(under_way(trace, asked_gpus, queues, chance))

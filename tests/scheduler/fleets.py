@@ -30,6 +30,8 @@ OWNERS = ("ant", "bee", "cat")
 KINDS = tuple(OwnerKind)
 NIGHT = CalendarWindow(days=(0, 1, 2, 3, 4, 5, 6), from_minute=0, to_minute=12 * 60)
 
+SLICE, SLICES = "1g.23gb", 7
+
 TOPOLOGIES = (*(Topology() for _ in range(6)), *(Topology(level=level, required=True) for level in Level))
 
 Step = tuple[Any, ...]
@@ -57,14 +59,17 @@ def owners(draw: st.DrawFn) -> list[Owner]:
 
 @st.composite
 def pools(draw: st.DrawFn) -> list[Pool]:
-    """One or two small pools, most with several owners."""
+    """One or two small pools, most with several owners; the second may be cut into slices."""
     found = []
     for name in ("p", "q")[: draw(st.integers(1, 2))]:
         model = draw(st.sampled_from((HGX, NVL72)))
-        nodes = {owner: draw(st.sampled_from((0, 2, 2, 3, 4))) for owner in OWNERS}
+        cut = SLICE if name == "q" and model is HGX and draw(st.booleans()) else ""
+        each = model.gpus_per_node * (SLICES if cut else 1)
+        nodes = {owner: draw(st.sampled_from((0, 2, 2, 3, 4) if not cut else (0, 1, 2))) for owner in OWNERS}
         nodes["ant"] = max(1, nodes["ant"])
-        entitlements = {owner: count * model.gpus_per_node for owner, count in nodes.items() if count}
-        found.append(pool(name, entitlements, model=model, nodes_per_rack=draw(st.integers(1, 4)), racks_per_block=2))
+        entitlements = {owner: count * each for owner, count in nodes.items() if count}
+        in_rack = draw(st.integers(1, 4))
+        found.append(pool(name, entitlements, model=model, nodes_per_rack=in_rack, racks_per_block=2, cut=cut))
     return found
 
 
@@ -124,6 +129,7 @@ def jobs(draw: st.DrawFn) -> Step:
     queue = owner + draw(st.sampled_from(("", "/x", "/y", "/y/z")))
     fields: dict[str, Any] = {
         "gpus": draw(st.sampled_from((1, 2, 4, 6, 8, 8, 8, 12, 16, 16, 24))),
+        "slice": draw(st.sampled_from(("", "", "", SLICE))),
         "priority": draw(st.integers(0, 1)),
         "may_borrow": draw(st.integers(0, 7)) < 7,
         "stays_home": draw(st.integers(0, 7)) == 7,

@@ -231,7 +231,7 @@ class TestChanges:
             begins_ms <= stop.at_ms and stop.kill_at_ms <= begins_ms + 600_000 for stop in stops
         )
         pool = ready.plan.pools[0]
-        powered = powered_gpus(20_000, {pool.id: (pool.gpus, _watts(ready.plan, pool))})[pool.id]
+        powered = powered_gpus(20_000, {pool.id: (pool.gpus, pool.gpus * _watts(ready.plan, pool))})[pool.id]
         usage = Usage(ready.plan, ready.scenario.start_ms, day_ms("2026-06-04"))
         for _, event in outcome.log.read(0):
             usage.apply(event)

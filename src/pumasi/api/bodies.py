@@ -22,6 +22,7 @@ _SCOPE = r"^(\*|(site:)?[a-z0-9]([a-z0-9/-]*[a-z0-9])?)\Z"
 _SIGNAL = r"^[A-Z0-9+-]{1,20}\Z"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
 _STREAM = r"^(stdout|stderr)\Z"
+_SLICE = r"^([1-9]g\.[0-9]{1,4}gb(\+[a-z.]+)*)?\Z"
 _DATE = r"^(\d{4}-\d{2}-\d{2})?\Z"
 
 PATTERN_WORDS: dict[str, str] = {
@@ -34,6 +35,7 @@ PATTERN_WORDS: dict[str, str] = {
     _SIGNAL: "a signal is a name in capitals, such as TERM or USR1",
     _VARIABLE: "a variable's name is of letters, digits and _, and begins with none of the digits",
     _STREAM: "it is stdout or stderr",
+    _SLICE: "a slice is a MIG profile, such as 1g.23gb",
     _DATE: "a date is written as 2026-11-25",
 }
 
@@ -46,6 +48,7 @@ Title: TypeAlias = Annotated[str, Meta(pattern=_LINE, max_length=200)]
 Script: TypeAlias = Annotated[str, Meta(pattern=_TEXT, min_length=1, max_length=256 * 1024)]
 VariableName: TypeAlias = Annotated[str, Meta(pattern=_VARIABLE, max_length=256)]
 VariableValue: TypeAlias = Annotated[str, Meta(pattern=_TEXT, max_length=32 * 1024)]
+Slice: TypeAlias = Annotated[str, Meta(pattern=_SLICE, max_length=40)]
 Signal: TypeAlias = Annotated[str, Meta(pattern=_SIGNAL)]
 
 Gpus: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -72,6 +75,8 @@ class TopologyBody(Topology, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job to submit. `gpus` is the whole gang; times are seconds; `time_limit_seconds` 0 takes the fleet's default.
 
+    With a `slice`, a MIG profile such as `1g.23gb`, its GPUs are slices of that kind.
+
     `held`: it waits only once released. `begin_at_ms`: Unix milliseconds before which it does not start, at most a
     day past.
     """
@@ -82,6 +87,7 @@ class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gpus: Gpus
     time_limit_seconds: Seconds = 0
     gpus_per_node: Count = 0
+    slice: Slice = ""
     gpu_models: Few = ()
     memory_gib_per_gpu: Count = 0
     cpus_per_gpu: Count = 0

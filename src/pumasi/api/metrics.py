@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from pumasi.control.service import Service
 from pumasi.control.views.fleet import fleet_row
+from pumasi.model.fleet import PARTS_PER_GPU
 from pumasi.model.jobs import AttemptState
 from pumasi.state.fleet_state import FleetState
 
@@ -70,9 +71,10 @@ class _FleetCollector(Collector):
 def _owner_gpus(state: FleetState) -> Metric:
     family = GaugeMetricFamily("pumasi_gpus", "GPUs by owner and use", labels=("owner", "use"))
     for owner in state.owners:
-        accounts = [books[owner] for books in state.books.values() if owner in books]
+        accounts = [(state.pools[pool].declared, books[owner]) for pool, books in state.books.items() if owner in books]
         for use in _USES:
-            family.add_metric((owner, use), sum(getattr(account, use) for account in accounts))
+            parts = sum(pool.parts(getattr(account, use)) for pool, account in accounts)
+            family.add_metric((owner, use), parts / PARTS_PER_GPU)
     return family
 
 

@@ -48,6 +48,7 @@ TITLES: dict[str, str] = {
     "scope-unknown": "A role binding names a scope that does not exist",
     "signature-invalid": "The agent's signature is not believed",
     "site-unknown": "No such site",
+    "slice-unknown": "No pool of this fleet is cut so",
     "token-unknown": "No such token, or none you may see",
     "token-used": "The one-use token is used up, expired or unknown",
 }

@@ -28,7 +28,7 @@ async def prepare(settings: Settings, service: Service, url: str, say: Callable[
     if settings.plan is not None:
         await _apply(settings.plan, settings, service)
     state = service.plane.state
-    gpus = sum(record.declared.gpus for record in state.pools.values())
+    gpus = sum(record.declared.whole_gpus for record in state.pools.values())
     say(f"Pumasi serves {state.plan_name or 'an empty fleet'} ({gpus:,} GPUs) at {url}")
     setup = "" if state.principals else await _issue_setup_token(service)
     if setup:

@@ -101,6 +101,12 @@ def _gpu_counts(row: Row) -> str:
     return f"{row['gpus_free']}/{row['gpus']}"
 
 
+def _model(row: Row) -> str:
+    """Of GPUs that are cut also into what, and how many to a GPU: `rtx-pro-6000/4x1g.24gb`."""
+    cut = f"/{row['slices_per_gpu']}x{row['slice']}" if row.get("slice") else ""
+    return f"{dash(row.get('model'))}{cut}"
+
+
 def _allocated_idle_other_total(row: Row) -> str:
     count = row["node_states"]
     allocated = int(count.get("alloc", 0)) + int(count.get("mix", 0))
@@ -114,7 +120,7 @@ _POOL_COLUMNS = [
     Column("TIMELIMIT", lambda _row: "infinite"),
 ]
 _GPU_COLUMNS = [
-    Column("MODEL", lambda row: str(row["model"])),
+    Column("MODEL", _model),
     Column("GPUS(F/T)", _gpu_counts),
     Column("SITE", lambda row: str(row["site"]), wide=True),
     Column("STAGE", lambda row: dash(row.get("stage")), wide=True),
@@ -137,7 +143,7 @@ NODE_COLUMNS = [
     Column("NODELIST", lambda row: str(row["name"])),
     Column("PARTITION", lambda row: str(row["pool"])),
     Column("STATE", lambda row: str(row["state"]), style=lambda row: _NODE_STYLES.get(str(row["state"]), "")),
-    Column("MODEL", lambda row: dash(row.get("model"))),
+    Column("MODEL", _model),
     Column("GPUS(F/T)", _gpu_counts),
     Column("REASON", lambda row: dash(row.get("reason"))),
 ]
@@ -177,7 +183,7 @@ QUEUE_COLUMNS = [
     Column("QUEUE", lambda row: str(row["id"])),
     Column("TITLE", lambda row: dash(row.get("title")), wide=True),
     Column("WEIGHT", lambda row: int(row["weight"])),
-    Column("NOMINAL", lambda row: sum(int(quota["nominal"]) for quota in row["quotas"].values())),
+    Column("NOMINAL", lambda row: int(row["gpus_nominal"])),
     Column("SHARE", lambda row: int(row["gpus_fair_share"])),
     Column("IN_USE", lambda row: int(row["gpus_in_use"]), style=_over_share),
     Column("DOMINANT", lambda row: f"{int(row['dominant_permille']) / 10:.1f}%"),

@@ -8,7 +8,7 @@ import click
 from pumasi.cli.arguments import parse_job_numbers
 from pumasi.cli.durations import format_elapsed
 from pumasi.cli.errors import CommandError, ExitCode
-from pumasi.cli.job_rows import charges, exit_code
+from pumasi.cli.job_rows import charges, exit_code, gpu_count
 from pumasi.cli.output import Row, dash, print_json, safe
 from pumasi.cli.session import act_on_each, open_client
 from pumasi.cli.times import format_time, seconds_between
@@ -56,7 +56,7 @@ def _job_fields(row: Row) -> list[tuple[str, object]]:
         ("Queue", row["queue"]),
         ("State", f"{row.get('display_state') or row['state']} ({row.get('slurm_state')})"),
         ("Reason", row.get("reason")),
-        ("GPUs", row["gpus"]),
+        ("GPUs", gpu_count(row)),
         ("Nodes", row.get("nodes")),
         ("Pool", row.get("pool")),
         ("Site", row.get("site")),

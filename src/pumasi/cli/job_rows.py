@@ -90,6 +90,11 @@ def nodes_or_reason(row: Row) -> str:
     return f"({row['reason']})" if row.get("reason") else ""
 
 
+def gpu_count(row: Row) -> int | str:
+    """How many GPUs; of slices also what kind: `1g.23gb:2`."""
+    return f"{row['slice']}:{row['gpus']}" if row.get("slice") else int(row["gpus"])
+
+
 def charges(row: Row) -> str:
     """Whose GPUs it uses: `samsung:8,public:16`."""
     return ",".join(f"{charge['owner']}:{charge['gpus']}" for charge in row.get("charges") or ()) or "-"
@@ -117,7 +122,7 @@ def queue_columns(now: datetime) -> list[Column]:
         Column("SITE", lambda row: dash(row.get("site")), wide=True),
         Column("CHARGED", charges, wide=True),
         Column("NODES", lambda row: dash(row.get("nodes"))),
-        Column("GPUS", lambda row: int(row["gpus"])),
+        Column("GPUS", gpu_count),
         Column("NODELIST(REASON)", nodes_or_reason),
     ]
 
@@ -130,7 +135,7 @@ def ended_columns() -> list[Column]:
         Column("PARTITION", place),
         Column("ACCOUNT", lambda row: str(row["queue"])),
         Column("USER", lambda row: str(row["user"]), wide=True),
-        Column("ALLOCGPUS", lambda row: int(row["gpus"])),
+        Column("ALLOCGPUS", gpu_count),
         Column("STATE", lambda row: str(row["state"]).upper(), style=state_style),
         Column("EXITCODE", exit_code),
         Column("ELAPSED", lambda row: format_elapsed(seconds_between(row.get("started_at"), row.get("ended_at")))),

@@ -62,7 +62,7 @@ def _check(file: str) -> ExitCode:
 
 
 def _size(fleet: FleetPlan) -> str:
-    gpus = sum(pool.gpus for pool in fleet.pools)
+    gpus = sum(pool.whole_gpus for pool in fleet.pools)
     parts = {
         "owners": len(fleet.owners),
         "sites": len(fleet.sites),

@@ -105,6 +105,10 @@ def _judge(state: FleetState, spec: JobSpec, now_ms: int) -> Errors:
     )
     if unknown:
         return [(code, FieldProblem(path, f"{name} is not known to this fleet")) for code, path, name in unknown]
+    cut = sorted({record.declared.slice for record in state.pools.values()} - {""})
+    if spec.slice and spec.slice not in cut:
+        detail = f"no pool is cut into {spec.slice}; there are {', '.join(cut) or 'no slices'}"
+        return [("slice-unknown", FieldProblem("slice", detail))]
     return [
         ("never-admissible", FieldProblem("gpus", f"{verdict.pool}: {verdict.detail}"))
         for verdict in never_admissible(state, spec, now_ms)

@@ -8,9 +8,19 @@ from collections.abc import Iterable, Iterator
 
 from pumasi.control.refusals import FieldProblem
 from pumasi.model.calendar import is_day
-from pumasi.model.fleet import FleetPlan, LendingContract, Place, PlacementRule, Policy, Pool, Queue
+from pumasi.model.fleet import (
+    MAX_GPUS_PER_NODE,
+    SLICES_PER_GPU_MAX,
+    FleetPlan,
+    LendingContract,
+    Place,
+    PlacementRule,
+    Policy,
+    Pool,
+    Queue,
+    is_slice,
+)
 from pumasi.model.ids import PoolId, is_name, is_queue_path, queue_owner, queue_parent
-from pumasi.state.freemap import MAX_GPUS_PER_NODE
 
 GPUS_LIMIT = 10_000_000
 NODES_LIMIT = 1_000_000
@@ -25,6 +35,10 @@ def plan_problems(plan: FleetPlan) -> Iterator[FieldProblem]:
     for model in plan.gpu_models:
         if not (1 <= model.gpus_per_node <= MAX_GPUS_PER_NODE and 1 <= model.nvlink_nodes <= NODES_LIMIT):
             yield FieldProblem(f"gpu_models.{model.id}", "GPUs per node and nodes of an NVLink domain are 1 or more")
+        for profile in model.mig_profiles:
+            if not is_slice(profile.name) or not 1 <= profile.per_gpu <= SLICES_PER_GPU_MAX:
+                where = f"gpu_models.{model.id}.mig_profiles"
+                yield FieldProblem(where, f"a profile looks like 1g.23gb, 1 to {SLICES_PER_GPU_MAX} of them on a GPU")
     for rule in plan.policy.rules:
         yield from _rule_problems(plan, rule)
     for pool in plan.pools:
@@ -83,6 +97,7 @@ def _pool_problems(plan: FleetPlan, pool: Pool) -> Iterator[FieldProblem]:
     yield from _unknown(f"{path}.model", (pool.model,), (model.id for model in plan.gpu_models))
     yield from _unknown(f"{path}.owner", (pool.owner,), owners)
     yield from _unknown(f"{path}.entitlements", pool.entitlements, owners)
+    yield from _slice_problems(plan, path, pool)
     sizes = (pool.nodes, pool.gpus_per_node, pool.nodes_per_rack, pool.racks_per_block)
     if not all(1 <= size <= NODES_LIMIT for size in sizes):
         yield FieldProblem(path, f"nodes, GPUs per node, racks and blocks are 1 to {NODES_LIMIT}")
@@ -91,6 +106,17 @@ def _pool_problems(plan: FleetPlan, pool: Pool) -> Iterator[FieldProblem]:
     elif sum(pool.entitlements.values()) != pool.gpus:
         entitled = sum(pool.entitlements.values())
         yield FieldProblem(f"{path}.entitlements", f"they add up to {entitled}, the pool has {pool.gpus} GPUs")
+
+
+def _slice_problems(plan: FleetPlan, path: str, pool: Pool) -> Iterator[FieldProblem]:
+    """A pool is cut as its model can be, and its nodes have whole GPUs."""
+    profiles = [model.profile(pool.slice) for model in plan.gpu_models if model.id == pool.model]
+    known = next((profile for profile in profiles if profile is not None), None)
+    if pool.slice and known is None:
+        yield FieldProblem(f"{path}.slice", f"GPUs of {pool.model} cannot be cut into {pool.slice[:60]!a}")
+    elif pool.slices_per_gpu != (known.per_gpu if known else 1) or pool.gpus_per_node % pool.slices_per_gpu:
+        cut = f"{known.per_gpu} slices of {known.name} a GPU" if known else "whole GPUs"
+        yield FieldProblem(f"{path}.slices_per_gpu", f"its nodes have {cut}, and GPUs per node counts them")
 
 
 def _lending_problems(plan: FleetPlan, path: str, lending: LendingContract) -> Iterator[FieldProblem]:

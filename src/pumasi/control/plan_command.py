@@ -7,9 +7,8 @@ from pumasi.control.decisions import Answer, Decision
 from pumasi.control.refusals import FieldProblem, Refusal, RefusalKind
 from pumasi.events import facts
 from pumasi.events.facts import Event
-from pumasi.model.fleet import FleetPlan, Pool, Stage, stage_of
+from pumasi.model.fleet import MAX_GPUS_PER_NODE, FleetPlan, Pool, Stage, stage_of
 from pumasi.state.fleet_state import FleetState
-from pumasi.state.freemap import MAX_GPUS_PER_NODE
 
 
 def apply_plan(state: FleetState, command: ApplyPlan, now_ms: int) -> Answer:
@@ -103,9 +102,10 @@ def _impossible(pool: Pool) -> Iterator[FieldProblem]:
 
 def _pool_contradictions(state: FleetState, pool: Pool, stage: Stage) -> Iterator[FieldProblem]:
     now, path = state.pools[pool.id].declared, f"pools.{pool.id}"
-    for name in ("site", "model", "owner", "gpus_per_node"):
+    for name in ("site", "model", "owner", "gpus_per_node", "slice", "slices_per_gpu"):
         if getattr(now, name) != getattr(pool, name):
-            yield FieldProblem(f"{path}.{name}", f"it is {getattr(now, name)} and cannot become {getattr(pool, name)}")
+            was, wanted = getattr(now, name) or "none", getattr(pool, name) or "none"
+            yield FieldProblem(f"{path}.{name}", f"it is {was} and cannot become {wanted}")
     if pool.nodes < now.nodes:
         yield FieldProblem(f"{path}.nodes", f"the pool has {now.nodes} nodes and cannot shrink to {pool.nodes}")
     in_service = state.pools[pool.id].stage is Stage.IN_SERVICE

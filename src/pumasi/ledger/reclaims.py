@@ -54,7 +54,7 @@ class Reclaim(Struct):
 
 
 class Compliance(Struct):
-    """How the reclaims that gave their claimants GPUs went in all. `kept`: within the window."""
+    """How the reclaims that gave their claimants GPUs went in all. `kept`: within the window. A slice counts as one."""
 
     fulfilled: int = 0
     kept: int = 0

@@ -1,10 +1,24 @@
 """The fleet as declared: GPU models, owners, lending contracts, sites, pools and queues."""
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
+from itertools import accumulate, pairwise
 
 from msgspec import Struct, field
 
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
+
+MAX_GPUS_PER_NODE = 63  # slices, if they are cut: a mask of them fits a signed word of 64 bits
+SLICES_PER_GPU_MAX = 7  # of every GPU made
+PARTS_PER_GPU = 420  # the least number that 1 to 7 divide: sums over pools count in such parts, so that they are exact
+
+_SLICE = re.compile(r"[1-9]g\.([0-9]{1,4})gb(\+[a-z.]+)*")
+
+
+def is_slice(text: str) -> bool:
+    """True if `text` is written as the profile of a slice is, such as `1g.23gb` or `1g.24gb+gfx`."""
+    return _SLICE.fullmatch(text) is not None
 
 
 class Stage(StrEnum):
@@ -41,11 +55,23 @@ class CpuArch(StrEnum):
     ARM64 = "arm64"
 
 
+def whole_gpus(parts: Iterable[int]) -> list[int]:
+    """Amounts in parts of a GPU as GPUs: the sum up to each is rounded up, so that together they are what they were."""
+    sums = [-(-total // PARTS_PER_GPU) for total in accumulate(parts)]
+    return [total - before for before, total in pairwise((0, *sums))]
+
+
 class MigProfile(Struct, frozen=True):
     """A slice of a GPU its model can be cut into: name such as `1g.23gb`, and how many fit on one GPU."""
 
     name: str
     per_gpu: int
+
+    @property
+    def memory_gib(self) -> int:
+        """Memory of such a slice, as its name says."""
+        found = _SLICE.fullmatch(self.name)
+        return int(found[1]) if found else 0
 
 
 class GpuModel(Struct, frozen=True, kw_only=True):
@@ -60,6 +86,10 @@ class GpuModel(Struct, frozen=True, kw_only=True):
     gpu_watts: int
     planning_watts: int  # IT power per GPU with its share of the node, for megawatt sums
     mig_profiles: tuple[MigProfile, ...] = ()
+
+    def profile(self, name: str) -> MigProfile | None:
+        """The profile of that name, if its GPUs can be cut so."""
+        return next((profile for profile in self.mig_profiles if profile.name == name), None)
 
 
 class CalendarWindow(Struct, frozen=True, kw_only=True):
@@ -119,6 +149,9 @@ class Site(Struct, frozen=True, kw_only=True):
 class Pool(Struct, frozen=True, kw_only=True):
     """Homogeneous nodes of one GPU model at a site. `owner` contributed them; `entitlements` says who is due how many.
 
+    A pool may be cut: each of its GPUs into `slices_per_gpu` slices of one MIG profile, `slice`. What is given, counted
+    and entitled there are slices, and wherever this or another part of the fleet speaks of GPUs in such a pool, those
+    are meant. Only what adds up pools turns them into GPUs (`whole_gpus`, `parts`).
     `stages` maps a stage to the date (ISO, "2027-12-31") it is planned for or was reached.
     """
 
@@ -134,11 +167,22 @@ class Pool(Struct, frozen=True, kw_only=True):
     stages: dict[Stage, str] = {}
     cpus_per_node: int = 0
     memory_mib_per_node: int = 0
+    slice: str = ""
+    slices_per_gpu: int = 1
 
     @property
     def gpus(self) -> int:
-        """All GPUs of the pool, healthy or not."""
+        """All GPUs of the pool (slices, if it is cut), healthy or not."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def whole_gpus(self) -> int:
+        """All GPUs of the pool, however they are cut."""
+        return self.gpus // self.slices_per_gpu
+
+    def parts(self, gpus: int) -> int:
+        """So many GPUs (slices) of the pool in parts of a GPU (`PARTS_PER_GPU`), which add up over pools."""
+        return gpus * (PARTS_PER_GPU // self.slices_per_gpu)
 
 
 def stage_of(pool: Pool, date: str) -> Stage:

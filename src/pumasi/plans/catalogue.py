@@ -1,11 +1,10 @@
 """GPU models as data: the shipped catalogue, and models a plan declares for itself."""
 
-import re
 from functools import cache
 
 from msgspec import Struct
 
-from pumasi.model.fleet import CpuArch, GpuModel, MigProfile
+from pumasi.model.fleet import MAX_GPUS_PER_NODE, SLICES_PER_GPU_MAX, CpuArch, GpuModel, MigProfile, is_slice
 from pumasi.model.ids import GpuModelId
 from pumasi.plans.basis import Provenance, read_provenance
 from pumasi.plans.locate import find_data_file
@@ -14,8 +13,6 @@ from pumasi.plans.section import Section
 from pumasi.plans.yaml_tree import Mapping, parse_yaml
 
 CATALOGUE_FILE = "gpu_models.yaml"
-
-_MIG_PROFILE = re.compile(r"[1-9]g\.[0-9]{1,4}gb(\+[a-z]+)*")
 
 
 class NodeShape(Struct, frozen=True, kw_only=True):
@@ -70,7 +67,7 @@ def _entry(name: str, section: Section) -> CatalogueEntry:
     model = GpuModel(
         id=name,
         title=section.text("title", name),
-        gpus_per_node=section.integer("gpus_per_node", minimum=1, maximum=64),
+        gpus_per_node=section.integer("gpus_per_node", minimum=1, maximum=MAX_GPUS_PER_NODE),
         nvlink_nodes=section.integer("nvlink_nodes", 1, minimum=1, maximum=1024),
         memory_gib=section.integer("memory_gib", minimum=1, maximum=100_000),
         cpu_arch=section.choice("cpu_arch", CpuArch),
@@ -84,9 +81,9 @@ def _entry(name: str, section: Section) -> CatalogueEntry:
 
 
 def _mig_profiles(section: Section) -> tuple[MigProfile, ...]:
-    counts = section.integers("mig_profiles", minimum=1, maximum=7)
+    counts = section.integers("mig_profiles", minimum=1, maximum=SLICES_PER_GPU_MAX)
     for name in counts:
-        if _MIG_PROFILE.fullmatch(name) is None:
+        if not is_slice(name):
             section.complain("mig_profiles", f"{quoted(name)} is no MIG profile; one looks like 1g.23gb")
     return tuple(MigProfile(name, per_gpu) for name, per_gpu in counts.items())
 

@@ -69,7 +69,8 @@ def _check_pool(declared: Declared[Pool], draft: Draft) -> None:
 def _check_entitlements(pool: Pool, section: Section) -> None:
     due = sum(pool.entitlements.values())
     if due != pool.gpus:
-        size = f"the pool has {pool.gpus:,} GPUs ({pool.nodes:,} nodes x {pool.gpus_per_node})"
+        what = f"slices of {pool.slice}" if pool.slice else "GPUs"
+        size = f"the pool has {pool.gpus:,} {what} ({pool.nodes:,} nodes x {pool.gpus_per_node})"
         section.complain("entitlements", f"sum is {due:,}, {size}")
 
 
@@ -101,7 +102,7 @@ def _check_power(steps: tuple[PowerStep, ...], pools: list[Pool], section: Secti
     for day in sorted(days):
         in_force = [step.kilowatts for step in steps if step.date <= day]
         running = [pool for pool in pools if "" != pool.stages.get(Stage.IN_SERVICE, "") <= day]
-        watts = sum(pool.gpus * draft.models[pool.model].model.planning_watts for pool in running)
+        watts = sum(pool.whole_gpus * draft.models[pool.model].model.planning_watts for pool in running)
         need = -(-watts // 1000)  # a kilowatt begun is a kilowatt needed
         if in_force and need > in_force[-1]:
             names = ", ".join(pool.id for pool in running)

@@ -82,7 +82,7 @@ def _by_id(plan: FleetPlan, part: str) -> dict[str, Any]:
 def _compare_part(part: str, name: str, old: Any, new: Any) -> Change | None:
     if old == new:
         return None
-    gpus_before, gpus_after = getattr(old, "gpus", 0), getattr(new, "gpus", 0)
+    gpus_before, gpus_after = getattr(old, "whole_gpus", 0), getattr(new, "whole_gpus", 0)
     if old is None or new is None:
         kind = ChangeKind.ADDED if old is None else ChangeKind.REMOVED
         return Change(kind=kind, part=part, id=name, gpus_before=gpus_before, gpus_after=gpus_after)

@@ -6,7 +6,20 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from pumasi.model.calendar import is_day
-from pumasi.model.fleet import BorrowOrder, Engine, GpuModel, Owner, OwnerKind, Policy, Pool, PoolOrder, Site, Stage
+from pumasi.model.fleet import (
+    MAX_GPUS_PER_NODE,
+    BorrowOrder,
+    Engine,
+    GpuModel,
+    MigProfile,
+    Owner,
+    OwnerKind,
+    Policy,
+    Pool,
+    PoolOrder,
+    Site,
+    Stage,
+)
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, SiteId
 from pumasi.plans.catalogue import CatalogueEntry
 from pumasi.plans.lending import read_lending
@@ -124,25 +137,45 @@ def _pool(name: str, section: Section, models: dict[GpuModelId, CatalogueEntry])
     if entry is None and model_id:
         section.complain("model", f"there is no GPU model {quoted(model_id)}{suggestion(model_id, models)}")
     model, shape = (entry.model, entry.shape) if entry else (None, None)
+    profile = _slice(section, model)
     return Pool(
         id=name,
         site=section.name("site", "the id of a site"),
         model=model_id,
         owner=section.name("owner", "the id of an owner"),
         nodes=section.integer("nodes", minimum=1, maximum=NODE_LIMIT),
-        gpus_per_node=_gpus_per_node(section, model),
+        gpus_per_node=_gpus_per_node(section, model, profile),
         nodes_per_rack=section.integer("nodes_per_rack", shape.nodes_per_rack if shape else 1, minimum=1, maximum=1024),
         racks_per_block=section.integer("racks_per_block", shape.racks_per_block if shape else 1, minimum=1),
         entitlements=section.integers("entitlements", maximum=64 * NODE_LIMIT),
         stages=_stages(section),
         cpus_per_node=section.integer("cpus_per_node", shape.cpus if shape else 0, maximum=100_000),
         memory_mib_per_node=section.integer("memory_mib_per_node", shape.memory_mib if shape else 0),
+        slice=profile.name,
+        slices_per_gpu=profile.per_gpu,
     )
 
 
-def _gpus_per_node(section: Section, model: GpuModel | None) -> int:
-    usual = model.gpus_per_node if model else 64
-    return section.integer("gpus_per_node", usual, minimum=1, maximum=usual)
+def _slice(section: Section, model: GpuModel | None) -> MigProfile:
+    """Into what the GPUs are cut; one unnamed slice is a whole GPU."""
+    name = section.text("slice", "", "a MIG profile such as 1g.23gb")
+    profile = model.profile(name) if model else None
+    if profile is not None:
+        return profile
+    if name and model:
+        known = [profile.name for profile in model.mig_profiles]
+        listed = ", ".join(known) or "none"
+        section.complain("slice", f"{model.id} has no profile {quoted(name)}{suggestion(name, known)}; it has {listed}")
+    return MigProfile("", 1)
+
+
+def _gpus_per_node(section: Section, model: GpuModel | None, profile: MigProfile) -> int:
+    """The file says how many whole ones; the pool counts its slices."""
+    usual = model.gpus_per_node if model else MAX_GPUS_PER_NODE
+    slices = section.integer("gpus_per_node", usual, minimum=1, maximum=usual) * profile.per_gpu
+    if slices > MAX_GPUS_PER_NODE:
+        section.complain("slice", f"makes {slices} slices a node; at most {MAX_GPUS_PER_NODE} can be told apart")
+    return slices
 
 
 def _stages(section: Section) -> dict[Stage, str]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from pumasi.model.fleet import FleetPlan, Pool, Stage, stage_of
+from pumasi.model.fleet import FleetPlan, Pool, Stage, stage_of, whole_gpus
 from pumasi.model.ids import GpuModelId, OwnerId, SiteId
 
 
@@ -50,7 +50,7 @@ def summarize(plan: FleetPlan, as_of: str) -> Summary:
     by_stage = _count(plan.pools, lambda pool: stage_of(pool, as_of))
     entitled = entitled_by_owner(plan)
     return Summary(
-        gpus_total=sum(pool.gpus for pool in plan.pools),
+        gpus_total=sum(pool.whole_gpus for pool in plan.pools),
         gpus_by_owner=_count(plan.pools, lambda pool: pool.owner),
         gpus_by_stage={stage: by_stage.get(stage, 0) for stage in Stage},
         gpus_by_site=_count(plan.pools, lambda pool: pool.site),
@@ -63,10 +63,10 @@ def summarize(plan: FleetPlan, as_of: str) -> Summary:
 
 def entitled_by_owner(plan: FleetPlan) -> Counter[OwnerId]:
     """GPUs each owner is due, in all pools."""
-    due: Counter[OwnerId] = Counter()
+    parts: Counter[OwnerId] = Counter()
     for pool in plan.pools:
-        due.update(pool.entitlements)
-    return due
+        parts.update({owner: pool.parts(gpus) for owner, gpus in pool.entitlements.items()})
+    return Counter(dict(zip(parts, whole_gpus(parts.values()), strict=True)))
 
 
 def groups(plan: FleetPlan, by: By, as_of: str) -> list[Group]:
@@ -100,17 +100,17 @@ def _group(
     return Group(
         id=key,
         title=title,
-        gpus=sum(pool.gpus for pool in pools),
+        gpus=sum(pool.whole_gpus for pool in pools),
         gpus_by_stage={stage: by_stage.get(stage, 0) for stage in Stage},
         gpus_entitled=None if entitled is None else entitled[key],
         pools=len(pools),
         nodes=sum(pool.nodes for pool in pools),
-        kilowatts=-(-sum(pool.gpus * watts[pool.model] for pool in pools) // 1000),
+        kilowatts=-(-sum(pool.whole_gpus * watts[pool.model] for pool in pools) // 1000),
     )
 
 
 def _count(pools: Iterable[Pool], key: Callable[[Pool], str]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for pool in pools:
-        counts[key(pool)] += pool.gpus
+        counts[key(pool)] += pool.whole_gpus
     return dict(counts)

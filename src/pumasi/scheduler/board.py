@@ -68,7 +68,7 @@ class Board:
         self._own_outlooks: dict[PoolId, Outlook] = {}
         self._moved: dict[PoolId, dict[JobId, Run]] = {}
         self._shadows: dict[PoolId, dict[tuple[JobId, ...], FreeMap]] = {}
-        self._surplus_gpus: dict[OwnerId, int] | None = None
+        self._surplus_parts: dict[OwnerId, int] | None = None
         self._maps: dict[PoolId, FreeMap] = {}
         self._taken: dict[PoolId, list[Span]] = {}  # what the maps do not show yet
         self._books: dict[PoolId, Accounts] = {}
@@ -92,14 +92,15 @@ class Board:
         """An owner's account in a pool, to read; an empty one if it has none."""
         return self.books(pool).get(owner) or _NO_ACCOUNT
 
-    def surplus_gpus(self, owner: OwnerId) -> int:
-        """What an owner lends less what it borrows, over all pools."""
-        if self._surplus_gpus is None:
-            self._surplus_gpus = surplus = dict.fromkeys(self.state.owners, 0)
+    def surplus_parts(self, owner: OwnerId) -> int:
+        """What an owner lends less what it borrows, over all pools, in parts of a GPU."""
+        if self._surplus_parts is None:
+            self._surplus_parts = surplus = dict.fromkeys(self.state.owners, 0)
             for pool in self.state.books:
+                declared = self.state.pools[pool].declared
                 for name, account in self.books(pool).items():
-                    surplus[name] += account.lent - account.borrowed
-        return self._surplus_gpus[owner]
+                    surplus[name] += declared.parts(account.lent - account.borrowed)
+        return self._surplus_parts[owner]
 
     def is_settled(self, job: JobId) -> bool:
         """True if the job needs no turn: it is placed or has a reservation."""
@@ -419,11 +420,12 @@ class Board:
 
     def _post(self, pool: PoolId, borrower: OwnerId, charges: tuple[Charge, ...], sign: int) -> None:
         accounts.post(self._own_books(pool, borrower, charges), borrower, charges, sign)
-        surplus = self._surplus_gpus
+        surplus = self._surplus_parts
         for charge in charges if surplus is not None else ():
             if surplus is not None and charge.owner != borrower:
-                surplus[charge.owner] += sign * charge.gpus
-                surplus[borrower] -= sign * charge.gpus
+                parts = self.state.pools[pool].declared.parts(sign * charge.gpus)
+                surplus[charge.owner] += parts
+                surplus[borrower] -= parts
 
     def _take_quota(self, job: Job, pool: PoolId, gpus: int) -> None:
         tree = self.quotas(job.owner, pool)

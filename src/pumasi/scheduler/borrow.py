@@ -2,7 +2,7 @@
 
 from math import lcm
 
-from pumasi.model.fleet import BorrowOrder
+from pumasi.model.fleet import PARTS_PER_GPU, BorrowOrder
 from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import Charge
 from pumasi.scheduler.backfill import find_around, unpromised
@@ -44,14 +44,15 @@ class Standing:
         self._counts_credit = board.state.policy.borrow_order is BorrowOrder.CREDIT
         if len(owners) < 2:
             return
-        entitled = {owner: max(1, board.rules.entitled[owner]) for owner in owners}
+        entitled = {owner: max(1, board.rules.entitled_parts[owner]) for owner in owners}
         common = lcm(*entitled.values())
-        self._scale = {owner: common // gpus for owner, gpus in entitled.items()}
+        self._scale = {owner: common // parts for owner, parts in entitled.items()}
 
     def of(self, owner: OwnerId) -> int:
         """The higher, the sooner it may borrow."""
         credit = self._board.state.owners[owner].credit_gpu_milliseconds if self._counts_credit else 0
-        return (credit + self._board.surplus_gpus(owner) * self._half_life_ms) * self._scale[owner]
+        surplus = self._board.surplus_parts(owner) * self._half_life_ms // PARTS_PER_GPU
+        return (credit + surplus) * self._scale[owner]
 
 
 def place_borrowed(board: Board, job: Job, demand: Demand) -> bool:

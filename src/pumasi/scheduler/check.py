@@ -21,7 +21,7 @@ from pumasi.events.facts import (
     StartPlanned,
     StopOrdered,
 )
-from pumasi.model.fleet import Pool, QueueOrder, Stage
+from pumasi.model.fleet import GpuModel, Pool, QueueOrder, Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
 from pumasi.scheduler.check_backfill import delays, may_be_held_back, planned_well
@@ -165,7 +165,8 @@ def _suits(state: FleetState, spec: JobSpec, pool: str, at_ms: int) -> Iterator[
         record.stage is Stage.IN_SERVICE
         and site.link is LinkState.CONNECTED
         and (not spec.gpu_models or model.id in spec.gpu_models)
-        and spec.memory_gib_per_gpu <= model.memory_gib
+        and spec.slice == record.declared.slice
+        and spec.memory_gib_per_gpu <= _memory_gib(model, record.declared.slice)
         and spec.cpu_arch in {None, model.cpu_arch}
         and _has_its_share(record.declared, spec)
         and (not spec.pools or pool in spec.pools)
@@ -175,6 +176,10 @@ def _suits(state: FleetState, spec: JobSpec, pool: str, at_ms: int) -> Iterator[
     )
     if not suits or broken_rule(state, spec, pool, rules_about(state, spec, at_ms)) is not None:
         yield f"{spec.name} may not run in {pool}"
+
+
+def _memory_gib(model: GpuModel, cut: str) -> int:
+    return {"": model.memory_gib, **{profile.name: profile.memory_gib for profile in model.mig_profiles}}[cut]
 
 
 def _has_its_share(pool: Pool, spec: JobSpec) -> bool:

@@ -81,9 +81,17 @@ def _hardware(state: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     model = state.gpu_models[pool.model]
     if spec.gpu_models and pool.model not in spec.gpu_models:
         return ReasonCode.GPU_MODEL, f"it has {pool.model}, the job asks for {' or '.join(spec.gpu_models)}"
-    if spec.memory_gib_per_gpu > model.memory_gib:
-        asked = f"the job asks for {spec.memory_gib_per_gpu}"
-        return ReasonCode.GPU_MEMORY, f"its GPUs have {model.memory_gib} GiB each, {asked}"
+    if spec.slice != pool.slice:
+        cut = f"cut into slices of {pool.slice}" if pool.slice else "not cut"
+        return ReasonCode.SLICE, f"its GPUs are {cut}, the job asks for {spec.slice or 'whole GPUs'}"
+    profile = model.profile(pool.slice)
+    memory_gib = profile.memory_gib if profile else model.memory_gib
+    if spec.memory_gib_per_gpu > memory_gib:
+        what = "slices" if profile else "GPUs"
+        return (
+            ReasonCode.GPU_MEMORY,
+            f"its {what} have {memory_gib} GiB each, the job asks for {spec.memory_gib_per_gpu}",
+        )
     if spec.cpu_arch is not None and spec.cpu_arch is not model.cpu_arch:
         return ReasonCode.CPU_ARCHITECTURE, f"its CPUs are {model.cpu_arch}, the job asks for {spec.cpu_arch}"
     return None

@@ -10,6 +10,7 @@ from heapq import heapify, heappop, heapreplace
 from math import lcm
 from typing import Any
 
+from pumasi.model.fleet import PARTS_PER_GPU
 from pumasi.model.ids import JobId, OwnerId, QueueId
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
@@ -174,7 +175,7 @@ class ShareTree:
         """Count the GPUs given to the leaf whose turn it is."""
         if demand in self.placed:
             self.placed[demand] += 1
-        use = job.spec.gpus * self._half_life_ms
+        use = _parts_of(self._board, job) * self._half_life_ms // PARTS_PER_GPU
         node = leaf
         node.use += use
         while node.parent is not None:
@@ -263,7 +264,7 @@ class ShareTree:
         """GPUs reserved for its jobs count as used: they are held for it."""
         record = self._board.state.queues[queue]
         past = record.past_at(self._board.now_ms, self._half_life_ms)
-        return past + (record.gpus_in_use + self._reserved.get(queue, 0)) * self._half_life_ms
+        return past + (record.parts_in_use + self._reserved.get(queue, 0)) * self._half_life_ms // PARTS_PER_GPU
 
 
 def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:
@@ -273,17 +274,26 @@ def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:
         by_owner.setdefault(demand.owner, []).append(demand)
     if len(by_owner) > 1:
         by_owner = {owner: by_owner[owner] for owner in board.state.owners if owner in by_owner}
-    reserved = _reserved_gpus(board) if by_owner else {}
+    reserved = _reserved_parts(board) if by_owner else {}
     return [ShareTree(board, owner, found, reserved) for owner, found in by_owner.items()]
 
 
-def _reserved_gpus(board: Board) -> dict[QueueId, int]:
-    """GPUs reserved for the jobs of each queue and of those below it, or given to them in this cycle already."""
+def _reserved_parts(board: Board) -> dict[QueueId, int]:
+    """What is reserved for the jobs of each queue and of those below it, or given to them in this cycle already."""
     found: dict[QueueId, int] = {}
-    for job in (*board.reserved, *board.placed):
-        spec = board.state.jobs[job].spec
-        queue: QueueId | None = spec.queue
+    for number in (*board.reserved, *board.placed):
+        job = board.state.jobs[number]
+        parts = _parts_of(board, job)
+        queue: QueueId | None = job.spec.queue
         while queue is not None:
-            found[queue] = found.get(queue, 0) + spec.gpus
+            found[queue] = found.get(queue, 0) + parts
             queue = board.state.queues[queue].parent
     return found
+
+
+def _parts_of(board: Board, job: Job) -> int:
+    """What a job placed in this cycle or with a reservation is given, in parts of a GPU."""
+    if not job.spec.slice:
+        return job.spec.gpus * PARTS_PER_GPU
+    pool = board.placed[job.id] if job.id in board.placed else board.reserved[job.id].pool
+    return board.state.pools[pool].declared.parts(job.spec.gpus)

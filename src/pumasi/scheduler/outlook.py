@@ -183,11 +183,11 @@ def _cut(moments: Moments, length: int, rows: int) -> Moments:
 
 def map_at(gpu_ends_ms: Moments, at_ms: int, like: FreeMap) -> FreeMap:
     """The free GPUs of a pool at a moment, racks and blocks as in `like`."""
-    free = FreeMap(like.nodes, like.gpus_per_node, like.nodes_per_rack, like.racks_per_block)
+    free = FreeMap(like.nodes, like.gpus_per_node, like.nodes_per_rack, like.racks_per_block, like.slices_per_gpu)
     is_free = gpu_ends_ms <= at_ms
     counts = is_free.sum(axis=1)
     free.free_gpus = int(counts.sum())
-    free.masks[:] = type(free.masks)("H", (is_free @ (1 << np.arange(like.gpus_per_node))).tolist())
+    free.masks[:] = type(free.masks)(free.masks.typecode, (is_free @ (1 << np.arange(like.gpus_per_node))).tolist())
     for gpus in range(1, like.gpus_per_node + 1):
         free.by_free[gpus] = _bits(counts == gpus)
     racks, blocks = len(free.rack_whole), len(free.block_whole)

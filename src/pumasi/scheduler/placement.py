@@ -39,9 +39,9 @@ def _one_node(free: FreeMap, each: int) -> tuple[Span, ...] | None:
     for bits in free.by_free[each : free.gpus_per_node]:
         if bits:
             node = lowest(bits)
-            return (Span(node, 1, low_gpus(free.masks[node], each)),)
+            return (Span(node, 1, pick_gpus(free, free.masks[node], each)),)
     node = _whole_node(free)
-    return None if node < 0 else (Span(node, 1, low_gpus(free.full_mask, each)),)
+    return None if node < 0 else (Span(node, 1, pick_gpus(free, free.full_mask, each)),)
 
 
 def _whole_node(free: FreeMap) -> int:
@@ -60,6 +60,27 @@ def low_gpus(mask: int, count: int) -> int:
         taken |= mask & -mask
         mask &= mask - 1
     return taken
+
+
+def pick_gpus(free: FreeMap, mask: int, count: int) -> int:
+    """The GPUs of a node to take, `count` of those in `mask`: the lowest; slices, from the GPUs most broken."""
+    slices = free.slices_per_gpu
+    return low_gpus(mask, count) if slices == 1 else _pick_slices(mask, count, slices)
+
+
+@cache
+def _pick_slices(mask: int, count: int, slices_per_gpu: int) -> int:
+    """All on the GPU with the fewest that has enough; if none has, the rest of the roomiest first."""
+    gpu, whole = 0, (1 << slices_per_gpu) - 1
+    pieces = []
+    while mask >> gpu:
+        pieces.append(mask & whole << gpu)
+        gpu += slices_per_gpu
+    roomy = [piece for piece in pieces if piece.bit_count() >= count]
+    if roomy:
+        return low_gpus(min(roomy, key=int.bit_count), count)
+    roomiest = max(pieces, key=int.bit_count)
+    return roomiest | _pick_slices(mask & ~roomiest, count - roomiest.bit_count(), slices_per_gpu)
 
 
 # --- gangs: which racks ----------------------------------------------------------------------------------------------
@@ -200,7 +221,7 @@ def _in_rack(free: FreeMap, each: int, rack: int, nodes: int) -> list[Span]:
     fitting = [node for node in range(first, min(first + free.nodes_per_rack, free.nodes))
                if free.masks[node].bit_count() >= each]  # fmt: skip
     fitting.sort(key=lambda node: (free.masks[node].bit_count(), node))
-    return [Span(node, 1, low_gpus(free.masks[node], each)) for node in sorted(fitting[:nodes])]
+    return [Span(node, 1, pick_gpus(free, free.masks[node], each)) for node in sorted(fitting[:nodes])]
 
 
 def _low_bits(bits: int, count: int) -> Iterator[int]:

@@ -16,6 +16,7 @@ class ReasonCode(StrEnum):
     OTHER_POOL_ASKED = "other_pool_asked"
     SITE_REFUSES = "site_refuses"
     GPU_MODEL = "gpu_model"
+    SLICE = "slice"
     GPU_MEMORY = "gpu_memory"
     CPU_ARCHITECTURE = "cpu_architecture"
     CPUS = "cpus"
@@ -57,6 +58,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.OTHER_POOL_ASKED: "BadConstraints",
     _C.SITE_REFUSES: "AccountNotAllowed",
     _C.GPU_MODEL: "BadConstraints",
+    _C.SLICE: "BadConstraints",
     _C.GPU_MEMORY: "BadConstraints",
     _C.CPU_ARCHITECTURE: "BadConstraints",
     _C.CPUS: "BadConstraints",

@@ -18,7 +18,7 @@ from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
 from pumasi.scheduler.openings import Opening, Victim
-from pumasi.scheduler.placement import find, low_gpus, merged
+from pumasi.scheduler.placement import find, merged, pick_gpus
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.scheduler.victims import Candidates
@@ -217,7 +217,7 @@ def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victi
             return None
         for node in victim.pieces.keys() & nodes.keys():
             nodes[node] |= victim.pieces[node]
-    return merged([Span(node, 1, low_gpus(mask, need.each)) for node, mask in sorted(nodes.items())]), victims
+    return merged([Span(node, 1, pick_gpus(free, mask, need.each)) for node, mask in sorted(nodes.items())]), victims
 
 
 def _pruned(free: FreeMap, need: Need, chosen: list[Victim]) -> Found | None:

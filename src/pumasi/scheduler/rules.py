@@ -57,10 +57,10 @@ class Rules:
         preempting = {name: queue for name, queue in state.queues.items() if queue.declared.preemption is not _NEVER}
         self.preempting = tuple(preempting)
         self._preempting_owners = frozenset(queue_owner(name) for name in preempting)
-        self.entitled: dict[OwnerId, int] = dict.fromkeys(state.owners, 0)
-        for books in state.books.values():
+        self.entitled_parts: dict[OwnerId, int] = dict.fromkeys(state.owners, 0)
+        for pool, books in state.books.items():
             for owner, account in books.items():
-                self.entitled[owner] += account.entitled
+                self.entitled_parts[owner] += state.pools[pool].declared.parts(account.entitled)
         self._windows = [window for owner in state.owners.values() for window in owner.declared.lending.windows]
         self.has_windows = bool(self._windows)
         self._placement_rules = state.policy.rules

@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from pumasi.model.calendar import day_of
+from pumasi.model.fleet import PARTS_PER_GPU
 from pumasi.model.ids import OwnerId, PoolId, QueueId
 from pumasi.scheduler.eligibility import verdict_on
 from pumasi.scheduler.max_min import UNIT, Array, Caps, Tree
@@ -104,7 +105,8 @@ class OwnerShares:
         self._waiting: dict[DemandKey, Waiting] = {}
         self._past_ms = -1
         self._past = np.zeros((1, self.columns), np.int64)
-        self._in_use: tuple[Array, Array] | None = None  # in each of the pools, and in all pools of the fleet together
+        self._slices = np.array([[state.pools[pool].declared.slices_per_gpu] for pool in self.pools], np.int64)
+        self._in_use: tuple[Array, Array] | None = None  # in each of the pools; in all of the fleet, in parts of a GPU
 
     def _grow(self) -> None:
         """Lay out the tree: parents before their children, the children of one together and its own jobs the last."""
@@ -215,22 +217,24 @@ class OwnerShares:
 
     # --- what is due -------------------------------------------------------------------------------------------------
 
-    def _divide(self, in_use: Array, in_all_pools: Array) -> None:
+    def _divide(self, in_use: Array, parts_in_all_pools: Array) -> None:
+        """What is used elsewhere counts in each pool as so many of its slices, if it is cut."""
         due = np.array([self._state.books[pool][self._owner].due for pool in self.pools], np.int64)
-        used = self._past + (in_all_pools - in_use) * UNIT
+        used = self._past * self._slices - in_use * UNIT
+        used += parts_in_all_pools * self._slices * UNIT // PARTS_PER_GPU
         self.shares = self._tree.shares(due, self._wanted(in_use, due), used, self._caps)
 
     def _read_in_use(self) -> tuple[Array, Array]:
         queues, row = self._state.queues, self._row
-        in_use, in_all_pools = np.zeros_like(self.shares), np.zeros((1, self.columns), np.int64)
+        in_use, parts_in_all_pools = np.zeros_like(self.shares), np.zeros((1, self.columns), np.int64)
         for name, place in self.place.items():
             record = queues[name]
-            if record.gpus_in_use:
-                in_all_pools[0, place] = record.gpus_in_use
+            if record.parts_in_use:
+                parts_in_all_pools[0, place] = record.parts_in_use
                 for pool, gpus in record.in_use.items():
                     if pool in row:
                         in_use[row[pool], place] = gpus
-        return self._with_own(in_use), self._with_own(in_all_pools)
+        return self._with_own(in_use), self._with_own(parts_in_all_pools)
 
     def _read_past(self) -> Array:
         """Past use by column, in parts of a GPU that is held for one half-life."""

@@ -20,7 +20,7 @@ ARRIVALS_KEPT = 1 << 16
 MOVES_KEPT = 1 << 16
 
 _FIELDS = (
-    "gpus", "gpus_per_node", "gpu_models", "memory_gib_per_gpu", "cpus_per_gpu", "cpus_per_node",
+    "gpus", "gpus_per_node", "slice", "gpu_models", "memory_gib_per_gpu", "cpus_per_gpu", "cpus_per_node",
     "host_memory_mib_per_gpu", "host_memory_mib_per_node", "cpu_arch", "sites", "pools", "prefers", "data_class",
     "stays_home", "may_borrow", "topology", "segment_nodes", "refused_by",
 )  # fmt: skip

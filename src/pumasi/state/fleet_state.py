@@ -75,6 +75,7 @@ class FleetState:
             declared.gpus_per_node,
             declared.nodes_per_rack,
             declared.racks_per_block,
+            declared.slices_per_gpu,
             in_service=self.pools[pool].stage is Stage.IN_SERVICE,
         )
         self.occupancy[pool] = occupancy
@@ -115,9 +116,11 @@ class FleetState:
             self.share_out(pool)
 
     def _draws(self, record: PoolRecord) -> tuple[int, int]:
-        """GPUs of a pool in service, and the watts of each."""
-        gpus = record.declared.gpus if record.stage is Stage.IN_SERVICE else 0
-        return gpus, self.gpu_models[record.declared.model].planning_watts
+        """GPUs of a pool in service, and the watts of them all."""
+        declared = record.declared
+        if record.stage is not Stage.IN_SERVICE:
+            return 0, 0
+        return declared.gpus, declared.whole_gpus * self.gpu_models[declared.model].planning_watts
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -168,13 +171,13 @@ class FleetState:
 
     def use(self, queue: QueueId, pool: PoolId, gpus: int, at_ms: int) -> None:
         """Count GPUs taken (positive) or given back (negative) in a queue and all above it."""
-        half_life_ms = self.policy.usage_half_life_seconds * 1000
+        half_life_ms, parts = self.policy.usage_half_life_seconds * 1000, self.pools[pool].declared.parts(gpus)
         name: QueueId | None = queue
         while name is not None:
             record = self.queues[name]
             if at_ms > record.past_until_ms:
                 record.accrue(at_ms, half_life_ms)
-            record.gpus_in_use += gpus
+            record.parts_in_use += parts
             in_use = record.in_use
             in_use[pool] = in_pool = in_use.get(pool, 0) + gpus
             if not in_pool:
@@ -183,11 +186,12 @@ class FleetState:
 
     def settle_credit(self, job: Job, attempt: Attempt, at_ms: int) -> None:
         """Credit the lenders and debit the borrower for the time the present charges held."""
-        passed_ms = at_ms - attempt.charged_since_ms
+        passed_ms, slices = at_ms - attempt.charged_since_ms, self.pools[attempt.pool].declared.slices_per_gpu
         for charge in attempt.charges:
             if charge.owner != job.owner:
-                self.owners[charge.owner].credit_gpu_milliseconds += passed_ms * charge.gpus
-                self.owners[job.owner].credit_gpu_milliseconds -= passed_ms * charge.gpus
+                gpu_milliseconds = passed_ms * charge.gpus // slices
+                self.owners[charge.owner].credit_gpu_milliseconds += gpu_milliseconds
+                self.owners[job.owner].credit_gpu_milliseconds -= gpu_milliseconds
 
     def charge(self, job: Job, attempt: Attempt, charges: tuple[Charge, ...], at_ms: int) -> None:
         """Replace an allocation's charges."""

@@ -91,7 +91,7 @@ def _queue_declared(state: FleetState, event: facts.QueueDeclared) -> None:
         record.declared = queue
         return
     parent = queue_parent(queue.id)
-    state.queues[queue.id] = QueueRecord(queue, parent, past_until_ms=event.at_ms)
+    state.queues[queue.id] = QueueRecord(queue, parent, 0, past_until_ms=event.at_ms)
     if parent is not None:
         state.queues[parent].children.append(queue.id)
 

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator
 
 from pumasi.model.jobs import Span
 
-MAX_GPUS_PER_NODE = 16
+_NARROW_GPUS = 16  # a node with more has wide masks
 
 
 class FreeMap:
-    """Free GPUs of one pool. `masks[i]`: free GPUs of node i (bit j = GPU j); GPUs out of service count as not free."""
+    """Free GPUs of one pool. `masks[i]`: free GPUs of node i (bit j = GPU j); GPUs out of service count as not free.
+
+    In a pool that is cut they are slices, `slices_per_gpu` neighbours on each GPU.
+    """
 
     __slots__ = (
         "block_whole",
@@ -27,16 +30,20 @@ class FreeMap:
         "rack_whole",
         "racks_by_whole",
         "racks_per_block",
+        "slices_per_gpu",
     )
 
-    def __init__(self, nodes: int, gpus_per_node: int, nodes_per_rack: int, racks_per_block: int) -> None:
+    def __init__(
+        self, nodes: int, gpus_per_node: int, nodes_per_rack: int, racks_per_block: int, slices_per_gpu: int = 1
+    ) -> None:
         racks = -(-nodes // nodes_per_rack)
         self.nodes = nodes
         self.gpus_per_node = gpus_per_node
         self.nodes_per_rack = nodes_per_rack
         self.racks_per_block = racks_per_block
+        self.slices_per_gpu = slices_per_gpu
         self.free_gpus = 0
-        self.masks = array("H", bytes(2 * nodes))
+        self.masks = no_masks(nodes, gpus_per_node)
         self.by_free = [0] * (gpus_per_node + 1)
         self.rack_whole = array("H", bytes(2 * racks))
         self.racks_by_whole = [(1 << racks) - 1] + [0] * nodes_per_rack
@@ -54,6 +61,7 @@ class FreeMap:
         twin.gpus_per_node = self.gpus_per_node
         twin.nodes_per_rack = self.nodes_per_rack
         twin.racks_per_block = self.racks_per_block
+        twin.slices_per_gpu = self.slices_per_gpu
         twin.free_gpus = self.free_gpus
         twin.masks = self.masks[:]
         twin.by_free = self.by_free[:]
@@ -125,7 +133,7 @@ class FreeMap:
         if nodes == 1:
             self.masks[first] = new
         else:
-            self.masks[first : first + nodes] = array("H", (new,)) * nodes
+            self.masks[first : first + nodes] = array(self.masks.typecode, (new,)) * nodes
         self.free_gpus += (now - was) * nodes
         if was == self.gpus_per_node:
             self._count_whole(first, nodes, -1)
@@ -144,6 +152,11 @@ class FreeMap:
             self.racks_by_whole[now] ^= 1 << rack
             self.block_whole[rack // self.racks_per_block] += sign * here
             first += here
+
+
+def no_masks(nodes: int, gpus_per_node: int) -> "array[int]":
+    """A mask of no GPUs for each node, with room for all of them."""
+    return array("H" if gpus_per_node <= _NARROW_GPUS else "Q", (0,)) * nodes
 
 
 def _run_end(masks: "array[int]", start: int) -> int:

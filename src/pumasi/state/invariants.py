@@ -110,7 +110,8 @@ def _queues(state: FleetState) -> Iterator[str]:
             expected[name][job.attempts[-1].pool] += job.attempts[-1].gpus
             name = state.queues[name].parent
     for queue, record in state.queues.items():
-        if record.in_use != dict(expected[queue]) or record.gpus_in_use != expected[queue].total():
+        parts = sum(state.pools[pool].declared.parts(gpus) for pool, gpus in expected[queue].items())
+        if record.in_use != dict(expected[queue]) or record.parts_in_use != parts:
             yield f"queue {queue}: {record.in_use} in use, by the jobs {dict(expected[queue])}"
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import JobId
 from pumasi.model.jobs import Span
-from pumasi.state.freemap import FreeMap
+from pumasi.state.freemap import FreeMap, no_masks
 
 NOBODY = 0
 
@@ -22,11 +22,18 @@ class Occupancy:
     __slots__ = ("_holder", "capacity_gpus", "free", "in_service", "node_states", "reserved", "used", "used_gpus")
 
     def __init__(
-        self, nodes: int, gpus_per_node: int, nodes_per_rack: int, racks_per_block: int, *, in_service: bool
+        self,
+        nodes: int,
+        gpus_per_node: int,
+        nodes_per_rack: int,
+        racks_per_block: int,
+        slices_per_gpu: int = 1,
+        *,
+        in_service: bool,
     ) -> None:
-        self.free = FreeMap(nodes, gpus_per_node, nodes_per_rack, racks_per_block)
-        self.used = array("H", bytes(2 * nodes))
-        self.reserved = array("H", bytes(2 * nodes))
+        self.free = FreeMap(nodes, gpus_per_node, nodes_per_rack, racks_per_block, slices_per_gpu)
+        self.used = no_masks(nodes, gpus_per_node)
+        self.reserved = no_masks(nodes, gpus_per_node)
         self.node_states: dict[int, NodeState] = {}  # only nodes that are not up
         self._holder = array("i", bytes(4 * nodes * gpus_per_node))
         self.used_gpus = 0
@@ -110,7 +117,7 @@ class Occupancy:
     def _set_used(self, span: Span, job: JobId) -> None:
         each, mask, first, nodes = self.free.gpus_per_node, span.gpu_mask, span.first, span.nodes
         if nodes > 1 and mask == (1 << each) - 1:
-            self.used[first : first + nodes] = array("H", (mask if job else 0,)) * nodes
+            self.used[first : first + nodes] = array(self.used.typecode, (mask if job else 0,)) * nodes
             self._holder[first * each : (first + nodes) * each] = array("i", (job,)) * (nodes * each)
         else:
             used, holder, gpus = self.used, self._holder, _gpus_in(mask)

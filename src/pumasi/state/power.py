@@ -8,11 +8,9 @@ from pumasi.model.ids import PoolId
 def powered_gpus(cap_watts: int, pools: Mapping[PoolId, tuple[int, int]]) -> dict[PoolId, int]:
     """The GPUs of each pool that power lets run, in proportion to what the pools draw in full.
 
-    `pools`: GPUs in service, and the watts of each. A cap of 0 is none. Empty if power carries everything.
+    `pools`: GPUs in service, and the watts of them all. A cap of 0 is none. Empty if power carries everything.
     """
-    total_watts = sum(gpus * watts for gpus, watts in pools.values())
+    total_watts = sum(watts for _, watts in pools.values())
     if not 0 < cap_watts < total_watts:
         return {}
-    return {
-        pool: cap_watts * gpus * watts // total_watts // watts for pool, (gpus, watts) in pools.items() if gpus * watts
-    }
+    return {pool: cap_watts * gpus // total_watts for pool, (gpus, watts) in pools.items() if watts}

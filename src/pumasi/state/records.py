@@ -3,7 +3,7 @@
 from msgspec import Struct, field
 
 from pumasi.events.facts import LinkState, ReservationState
-from pumasi.model.fleet import Owner, Pool, Queue, Site, Stage
+from pumasi.model.fleet import PARTS_PER_GPU, Owner, Pool, Queue, Site, Stage
 from pumasi.model.ids import JobId, OwnerId, PoolId, PrincipalId, QueueId, queue_owner
 from pumasi.model.jobs import (
     TERMINAL_STATES,
@@ -138,16 +138,24 @@ class PoolRecord(Struct, gc=False):
 
 
 class QueueRecord(Struct, gc=False):
-    """A queue: GPUs in use by it and all below it, per pool, and its decayed use of the past (GPU-milliseconds)."""
+    """A queue: GPUs in use by it and all below it, per pool, and its decayed use of the past (GPU-milliseconds).
+
+    `parts_in_use`: those of all pools together, in parts of a GPU (`PARTS_PER_GPU`).
+    """
 
     declared: Queue
     parent: QueueId | None
+    parts_in_use: int
     children: list[QueueId] = field(default_factory=list)
     waiting: list[tuple[int, JobId]] = field(default_factory=list)
     in_use: dict[PoolId, int] = field(default_factory=dict)
-    gpus_in_use: int = 0
     past_gpu_milliseconds: int = 0
     past_until_ms: int = 0
+
+    @property
+    def gpus_in_use(self) -> int:
+        """GPUs in use in all pools together, rounded up."""
+        return -(-self.parts_in_use // PARTS_PER_GPU)
 
     def accrue(self, at_ms: int, half_life_ms: int) -> None:
         """Bring the past use up to `at_ms`: add what is in use, and halve at every half-life boundary passed."""
@@ -160,7 +168,7 @@ class QueueRecord(Struct, gc=False):
         if passed <= 0:
             return self.past_gpu_milliseconds
         halvings = at_ms // half_life_ms - self.past_until_ms // half_life_ms
-        return (self.past_gpu_milliseconds >> halvings) + self.gpus_in_use * passed
+        return (self.past_gpu_milliseconds >> halvings) + self.parts_in_use * passed // PARTS_PER_GPU
 
 
 class Reservation(Struct, gc=False):

@@ -5,7 +5,19 @@ from typing import Any
 
 from pumasi.events import facts
 from pumasi.events.facts import Event
-from pumasi.model.fleet import CpuArch, GpuModel, LendingContract, Owner, OwnerKind, Policy, Pool, Queue, Site, Stage
+from pumasi.model.fleet import (
+    CpuArch,
+    GpuModel,
+    LendingContract,
+    MigProfile,
+    Owner,
+    OwnerKind,
+    Policy,
+    Pool,
+    Queue,
+    Site,
+    Stage,
+)
 from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import JobSpec
 from pumasi.state.fleet_state import FleetState
@@ -16,7 +28,7 @@ HOUR_SECONDS = 3600
 
 HGX = GpuModel(
     id="b200", title="HGX B200", gpus_per_node=8, nvlink_nodes=1, memory_gib=180, cpu_arch=CpuArch.X86_64,
-    gpu_watts=1000, planning_watts=1700,
+    gpu_watts=1000, planning_watts=1700, mig_profiles=(MigProfile("1g.23gb", 7), MigProfile("3g.90gb", 2)),
 )  # fmt: skip
 NVL72 = GpuModel(
     id="gb300", title="GB300 NVL72", gpus_per_node=4, nvlink_nodes=18, memory_gib=288, cpu_arch=CpuArch.ARM64,
@@ -37,14 +49,19 @@ def pool(
     nodes_per_rack: int = 4,
     racks_per_block: int = 2,
     site: str = "",
+    cut: str = "",
 ) -> Pool:
-    """A pool with as many nodes as its entitlements add up to, at a site of its own unless one is named."""
-    gpus = sum(entitlements.values())
-    assert gpus % model.gpus_per_node == 0, "entitlements must add up to whole nodes"
+    """A pool with as many nodes as its entitlements add up to, at a site of its own unless one is named.
+
+    `cut`: the MIG profile its GPUs are cut into; the entitlements are slices then.
+    """
+    profile = model.profile(cut) or MigProfile("", 1)
+    gpus, gpus_per_node = sum(entitlements.values()), model.gpus_per_node * profile.per_gpu
+    assert gpus % gpus_per_node == 0, "entitlements must add up to whole nodes"
     return Pool(
         id=name, site=site or f"{name}-site", model=model.id, owner=next(iter(entitlements)),
-        nodes=gpus // model.gpus_per_node, gpus_per_node=model.gpus_per_node, nodes_per_rack=nodes_per_rack,
-        racks_per_block=racks_per_block, entitlements=entitlements,
+        nodes=gpus // gpus_per_node, gpus_per_node=gpus_per_node, nodes_per_rack=nodes_per_rack,
+        racks_per_block=racks_per_block, entitlements=entitlements, slice=profile.name, slices_per_gpu=profile.per_gpu,
     )  # fmt: skip
 
 

@@ -103,9 +103,10 @@ def _added(plan: FleetPlan, change: AddedPool) -> FleetPlan:
     like = _pool(plan, change.like)
     if any(pool.id == change.pool for pool in plan.pools):
         raise ChangeRefused(f"the plan has a pool {change.pool} already")
-    nodes, rest = divmod(change.gpus, like.gpus_per_node)
+    each = like.gpus_per_node // like.slices_per_gpu
+    nodes, rest = divmod(change.gpus, each)
     if rest or not nodes:
-        raise ChangeRefused(f"{change.gpus} GPUs are no whole nodes of {like.gpus_per_node}")
+        raise ChangeRefused(f"{change.gpus} GPUs are no whole nodes of {each}")
     stages = {stage: min(day, change.in_service) for stage, day in like.stages.items()}
     stages[Stage.IN_SERVICE] = change.in_service
     pool = structs.replace(_resized(like, nodes), id=change.pool, stages=stages)
@@ -119,7 +120,7 @@ def _powered(plan: FleetPlan, site: Site, pool: Pool) -> Site:
     if site.id != pool.site or not site.power_cap_kilowatts:
         return site
     watts = next(model.planning_watts for model in plan.gpu_models if model.id == pool.model)
-    return structs.replace(site, power_cap_kilowatts=site.power_cap_kilowatts - (-pool.gpus * watts // 1000))
+    return structs.replace(site, power_cap_kilowatts=site.power_cap_kilowatts - (-pool.whole_gpus * watts // 1000))
 
 
 def _resized(pool: Pool, nodes: int) -> Pool:

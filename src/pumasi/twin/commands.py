@@ -146,5 +146,5 @@ def check(file: ScenarioFile, rules: Rules, traces: Path) -> str:
         raise TwinProblem("the plan has mistakes", tuple(str(each) for each in error.problems)) from error
     except (ChangeRefused, TraceProblem, OSError) as error:
         raise TwinProblem(str(error)) from error
-    gpus = sum(pool.gpus for pool in ready.plan.pools)
+    gpus = sum(pool.whole_gpus for pool in ready.plan.pools)
     return f"{gpus:,} GPUs, {len(ready.plan.owners):,} owners, {len(ready.jobs):,} jobs in {file.days:,} days"

@@ -73,7 +73,9 @@ class Faults:
         return self._pool(pool).nodes + len(self._lemons[pool]) * (self._rates.lemon_factor - 1)
 
     def _gpu_mean_ms(self, pool: PoolId) -> int:
-        return self._rates.gpu_mtbf_hours * HOUR_MS // (self._weight(pool) * self._pool(pool).gpus_per_node)
+        declared = self._pool(pool)
+        gpus = self._weight(pool) * declared.gpus_per_node // declared.slices_per_gpu
+        return self._rates.gpu_mtbf_hours * HOUR_MS // gpus
 
     def _rack_mean_ms(self, pool: PoolId) -> int:
         declared = self._pool(pool)

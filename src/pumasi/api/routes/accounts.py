@@ -11,6 +11,7 @@ from pumasi.control.views.usage import (
     KEYS,
     ReclaimRow,
     UsageReport,
+    in_gpus,
     newest_first,
     reclaim_key,
     reclaim_row,
@@ -30,7 +31,7 @@ async def usage(call: Call) -> UsageReport:
     by = _keys(query.by)
     now_ms = call.service.plane.now_ms()
     days = _day("from", query.from_, now_ms), _day("until", query.until, now_ms)
-    statement = call.service.plane.ledger.statement(now_ms)
+    statement = in_gpus(call.state, call.service.plane.ledger.statement(now_ms))
     visible = {key: amount for key, amount in statement.items() if _may_see(call, transfer_scopes(call.state, key))}
     return usage_report(visible, by, days, now_ms)
 

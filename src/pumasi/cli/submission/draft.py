@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from pumasi.cli.durations import LONGEST_SECONDS, TIME_FORMS, parse_duration
 from pumasi.cli.submission.directives import Setting
 from pumasi.cli.submission.options import OptionProblem
-from pumasi.model.fleet import CpuArch
+from pumasi.model.fleet import CpuArch, is_slice
 from pumasi.model.ids import is_queue_path
 from pumasi.model.jobs import Level
 
@@ -136,9 +136,24 @@ def _set_nodes(draft: Draft, text: str) -> None:
 
 
 def _count_and_type(draft: Draft, text: str) -> int:
-    kind, colon, count = text.rpartition(":")
-    draft.gpu_types = (kind.lower(),) if colon else draft.gpu_types
+    """A slice may be named with its GPU type before it, as Slurm's own names of MIG types are: `b200_1g.23gb`."""
+    kind, colon, count = text.lower().rpartition(":")
+    gpu_type, _, profile = kind.rpartition("_")
+    if is_slice(profile):
+        draft.fields["slice"], kind = profile, gpu_type.removeprefix("nvidia").removeprefix("_")
+    if colon and (kind or not is_slice(profile)):
+        draft.gpu_types = (kind,)
     return _number(count)
+
+
+def slice_name(text: str) -> str:
+    """A MIG profile.
+
+    :raises OptionProblem: if it is not written as one is.
+    """
+    if not is_slice(text.lower()):
+        raise OptionProblem(f"{text!r} is no MIG profile; one looks like 1g.23gb")
+    return text.lower()
 
 
 def _set_gpus(draft: Draft, text: str) -> None:
@@ -340,6 +355,7 @@ _HANDLERS: dict[str, Callable[[Draft, str], None]] = {
     "site": _attribute("sites", _names),
     "pool": _attribute("pools", _names),
     "gpu-model": _attribute("gpu_types", _names),
+    "slice": _field("slice", slice_name),
     "gpu-memory": _field("memory_gib_per_gpu", _number),
     "cpu-arch": _set_arch,
     "data-class": _field("data_class", str),

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from pumasi.cli.durations import LONGEST_SECONDS
-from pumasi.cli.submission.draft import NUMBER_MAX, Draft, duration_seconds, memory_mib, parse_array, signal_name
+from pumasi.cli.submission.draft import (
+    NUMBER_MAX,
+    Draft,
+    duration_seconds,
+    memory_mib,
+    parse_array,
+    signal_name,
+    slice_name,
+)
 from pumasi.cli.submission.options import OptionProblem
 from pumasi.model.fleet import CpuArch
 from pumasi.model.ids import is_queue_path
@@ -90,6 +98,10 @@ def _whole(least: int, most: int = NUMBER_MAX) -> Callable[[Node], int]:
         return node.value
 
     return convert
+
+
+def _slice(node: Node) -> str:
+    return slice_name(_text(node))
 
 
 def _flag(node: Node) -> bool:
@@ -212,6 +224,7 @@ KEYS = {
     "gpus": _attribute("gpus", _whole(1), "GPUs in all."),
     "nodes": _attribute("nodes", _whole(1), "Number of nodes."),
     "gpus_per_node": _attribute("gpus_per_node", _whole(1), "GPUs on each node."),
+    "slice": _field("slice", _slice, "Its GPUs are slices of this MIG profile: `1g.23gb`."),
     "gpu_models": _attribute("gpu_types", _texts, "GPU models, or types such as `b200`, it may run on."),
     "memory_gib_per_gpu": _field("memory_gib_per_gpu", _whole(1), "Least memory of each GPU, in GiB."),
     "cpus_per_gpu": _field("cpus_per_gpu", _whole(1), "CPUs for each GPU."),

@@ -1,13 +1,13 @@
 """The fleet as callers see it: totals, sites, pools with their books, and nodes."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
 from pumasi.control.views.times import moment
 from pumasi.events.facts import NodeState
-from pumasi.model.fleet import Owner, OwnerKind, Stage
+from pumasi.model.fleet import Owner, OwnerKind, Stage, whole_gpus
 from pumasi.model.hostlist import node_name
 from pumasi.model.ids import JobId, OwnerId, PoolId, SiteId
 from pumasi.state.fleet_state import FleetState
@@ -18,7 +18,7 @@ NODE_STATES = ("idle", "mix", "alloc", "drain", "drng", "down", "planned")
 
 
 class BookRow(Struct, frozen=True):
-    """An owner's books in a pool, or summed over pools, in GPUs."""
+    """An owner's books in a pool (in slices, if it is cut), or summed over pools in GPUs, rounded up."""
 
     owner: str
     entitled: int
@@ -31,7 +31,10 @@ class BookRow(Struct, frozen=True):
 
 
 class FleetRow(Struct, frozen=True, kw_only=True):
-    """The fleet at a glance. `gpus_in_service` = in use + free + reserved + down."""
+    """The fleet at a glance. `gpus_in_service` = in use + free + reserved + down.
+
+    Of GPUs that are cut, what their slices come to, rounded so that this holds.
+    """
 
     plan: str
     seq: int
@@ -82,7 +85,11 @@ class SiteRow(Struct, frozen=True, kw_only=True):
 
 
 class PoolRow(Struct, frozen=True, kw_only=True):
-    """A pool: what it is, what of it is in use, and whose it is."""
+    """A pool: what it is, what of it is in use, and whose it is.
+
+    If it is cut, `slice` is the MIG profile, and its GPUs, here and in its books and nodes, are slices of that kind,
+    `slices_per_gpu` of which make a GPU.
+    """
 
     id: str
     site: str
@@ -98,6 +105,8 @@ class PoolRow(Struct, frozen=True, kw_only=True):
     cpus_per_node: int
     memory_mib_per_node: int
     cpu_arch: str
+    slice: str
+    slices_per_gpu: int
     gpus: int
     gpus_in_use: int
     gpus_free: int
@@ -109,12 +118,14 @@ class PoolRow(Struct, frozen=True, kw_only=True):
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):
-    """A node. `rack` and `block` count from 1 within the pool, as the node's name does."""
+    """A node. `rack` and `block` count from 1 within the pool, as the node's name does. `slice`: as its pool's."""
 
     name: str
     pool: str
     site: str
     model: str
+    slice: str
+    slices_per_gpu: int
     state: str
     reason: str
     rack: int
@@ -160,17 +171,17 @@ def fleet_row(state: FleetState) -> FleetRow:
     in_service = [pool for pool, record in state.pools.items() if record.stage is Stage.IN_SERVICE]
     waiting = sum(len(record.waiting) for record in state.queues.values())
     active = sum(len(jobs) for jobs in state.active.values())
-    serving, used, free, down, reserved = _totals(state, in_service)
+    used, reserved, down, free = _uses(state, in_service)
     return FleetRow(
         plan=state.plan_name,
         seq=state.seq,
-        gpus_total=sum(record.declared.gpus for record in state.pools.values()),
+        gpus_total=sum(record.declared.whole_gpus for record in state.pools.values()),
         gpus_by_owner=_gpus_by(state, "owner", state.owners),
         gpus_by_stage=_gpus_by(state, "stage", Stage),
         gpus_by_model=_gpus_by(state, "model", ()),
-        gpus_in_service=serving,
+        gpus_in_service=sum(state.pools[pool].declared.whole_gpus for pool in in_service),
         gpus_in_use=used,
-        gpus_lent=sum(account.lent for books in state.books.values() for account in books.values()),
+        gpus_lent=_lent_gpus(state),
         gpus_free=free,
         gpus_reserved=reserved,
         gpus_down=down,
@@ -190,6 +201,7 @@ def site_row(state: FleetState, site: SiteId) -> SiteRow:
     """One site."""
     record = state.sites[site]
     pools = [pool for pool, each in state.pools.items() if each.declared.site == site]
+    used, _, _, free = _uses(state, pools)
     return SiteRow(
         id=site,
         title=record.declared.title,
@@ -204,15 +216,17 @@ def site_row(state: FleetState, site: SiteId) -> SiteRow:
         since_at=moment(record.since_ms),
         generation=record.generation,
         pools=tuple(pools),
-        gpus=sum(state.pools[pool].declared.gpus for pool in pools),
-        gpus_in_use=sum(state.occupancy[pool].used_gpus for pool in pools),
-        gpus_free=sum(state.occupancy[pool].free.free_gpus for pool in pools),
+        gpus=sum(state.pools[pool].declared.whole_gpus for pool in pools),
+        gpus_in_use=used,
+        gpus_free=free,
     )
 
 
 def _watts_in_use(state: FleetState, pool: PoolId) -> int:
-    model = state.gpu_models[state.pools[pool].declared.model]
-    return state.occupancy[pool].used_gpus * model.planning_watts
+    """A slice draws its part of the GPU's power; rounded up."""
+    declared = state.pools[pool].declared
+    watts = state.occupancy[pool].used_gpus * state.gpu_models[declared.model].planning_watts
+    return -(-watts // declared.slices_per_gpu)
 
 
 def pool_row(state: FleetState, pool: PoolId) -> PoolRow:
@@ -235,6 +249,8 @@ def pool_row(state: FleetState, pool: PoolId) -> PoolRow:
         cpus_per_node=declared.cpus_per_node,
         memory_mib_per_node=declared.memory_mib_per_node,
         cpu_arch=state.gpu_models[declared.model].cpu_arch,
+        slice=declared.slice,
+        slices_per_gpu=declared.slices_per_gpu,
         gpus=declared.gpus,
         gpus_in_use=occupancy.used_gpus,
         gpus_free=occupancy.free.free_gpus,
@@ -290,6 +306,8 @@ def node_row(state: FleetState, pool: PoolId, node: int) -> NodeRow:
         pool=pool,
         site=declared.site,
         model=declared.model,
+        slice=declared.slice,
+        slices_per_gpu=declared.slices_per_gpu,
         state=node_state_word(occupancy, node, record.stage),
         reason=state.node_reasons.get((pool, node), ""),
         rack=rack + 1,
@@ -346,7 +364,7 @@ def _owner_share(state: FleetState, owner: OwnerId) -> OwnerShareRow:
         owner=owner,
         title=declared.title,
         kind=OwnerKind(declared.kind),
-        total=_sum_books(owner, accounts.values()),
+        total=_total_book(state, owner, accounts),
         pools={pool: _book(owner, account) for pool, account in accounts.items()},
         credit_gpu_milliseconds=record.credit_gpu_milliseconds,
         reclaim_window_seconds=declared.lending.reclaim_window_seconds,
@@ -367,18 +385,15 @@ def _book(owner: OwnerId, account: Account) -> BookRow:
     )
 
 
-def _sum_books(owner: OwnerId, accounts: Iterable[Account]) -> BookRow:
-    books = [_book(owner, account) for account in accounts]
-    return BookRow(
-        owner,
-        sum(book.entitled for book in books),
-        sum(book.due for book in books),
-        sum(book.home for book in books),
-        sum(book.lent for book in books),
-        sum(book.promised for book in books),
-        sum(book.borrowed for book in books),
-        sum(book.idle for book in books),
-    )
+def _total_book(state: FleetState, owner: OwnerId, accounts: Mapping[PoolId, Account]) -> BookRow:
+    """The books of all pools in GPUs; what is due is still what of it is home, lent, promised and idle."""
+    parts: Counter[str] = Counter()
+    for pool, account in accounts.items():
+        declared = state.pools[pool].declared
+        parts.update({name: declared.parts(getattr(account, name)) for name in BookRow.__struct_fields__[1:]})
+    home, lent, promised, idle = whole_gpus(parts[name] for name in ("home", "lent", "promised", "idle"))
+    ((entitled,), (borrowed,)) = (whole_gpus((parts[name],)) for name in ("entitled", "borrowed"))
+    return BookRow(owner, entitled, home + lent + promised + idle, home, lent, promised, borrowed, idle)
 
 
 def _gpus_by(state: FleetState, what: str, known: Iterable[str]) -> dict[str, int]:
@@ -386,17 +401,25 @@ def _gpus_by(state: FleetState, what: str, known: Iterable[str]) -> dict[str, in
     gpus = {str(key): 0 for key in known}
     for record in state.pools.values():
         key = str(record.stage if what == "stage" else getattr(record.declared, what))
-        gpus[key] = gpus.get(key, 0) + record.declared.gpus
+        gpus[key] = gpus.get(key, 0) + record.declared.whole_gpus
     return gpus
 
 
-def _totals(state: FleetState, in_service: list[PoolId]) -> tuple[int, int, int, int, int]:
-    """(in service, in use, free, down, reserved) GPUs of the pools in service."""
-    serving = sum(state.pools[pool].declared.gpus for pool in in_service)
-    used = sum(state.occupancy[pool].used_gpus for pool in in_service)
-    free = sum(state.occupancy[pool].free.free_gpus for pool in in_service)
-    down = sum(_down_gpus(state.occupancy[pool], Stage.IN_SERVICE) for pool in in_service)
-    return serving, used, free, down, serving - used - free - down
+def _uses(state: FleetState, pools: Iterable[PoolId]) -> list[int]:
+    """GPUs in use, reserved, down and free in these pools: all of those in service."""
+    parts = [0, 0, 0, 0]
+    for pool in pools:
+        record, occupancy = state.pools[pool], state.occupancy[pool]
+        free, down = occupancy.free.free_gpus, _down_gpus(occupancy, record.stage)
+        for use, gpus in enumerate((occupancy.used_gpus, _reserved_gpus(state, pool), down, free)):
+            parts[use] += record.declared.parts(gpus)
+    return whole_gpus(parts)
+
+
+def _lent_gpus(state: FleetState) -> int:
+    lent = ((pool, account.lent) for pool, books in state.books.items() for account in books.values())
+    (gpus,) = whole_gpus((sum(state.pools[pool].declared.parts(gpus) for pool, gpus in lent),))
+    return gpus
 
 
 def _down_gpus(occupancy: Occupancy, stage: Stage) -> int:

@@ -95,7 +95,10 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
 
 
 class JobRow(Struct, frozen=True, kw_only=True):
-    """A job. Where it runs, or ran last: `pool`, `site`, `node_list`; null while it waits. `reason`: Slurm's word."""
+    """A job. Where it runs, or ran last: `pool`, `site`, `node_list`; null while it waits. `reason`: Slurm's word.
+
+    `slice`: the MIG profile its GPUs are slices of; empty if they are whole.
+    """
 
     id: int
     name: str
@@ -107,6 +110,7 @@ class JobRow(Struct, frozen=True, kw_only=True):
     slurm_state: str
     priority: int
     gpus: int
+    slice: str
     nodes: int | None
     pool: str | None
     site: str | None
@@ -167,6 +171,7 @@ class AllocationRow(Struct, frozen=True, kw_only=True):
     node_list: str
     nodes: int
     gpus: int
+    slice: str
     charges: tuple[ChargeRow, ...]
     since_at: str
 
@@ -197,6 +202,7 @@ def job_row(state: FleetState, job: Job, reasons: Mapping[JobId, Reasons]) -> Jo
         slurm_state=slurm,
         priority=job.spec.priority,
         gpus=job.spec.gpus,
+        slice=job.spec.slice,
         nodes=_node_count(shown) if shown else None,
         pool=shown.pool if shown else None,
         site=_site(state, shown) if shown else None,
@@ -341,6 +347,7 @@ def allocation_row(state: FleetState, job: Job) -> AllocationRow:
         node_list=compress(attempt.pool, attempt.spans),
         nodes=_node_count(attempt),
         gpus=attempt.gpus,
+        slice=job.spec.slice,
         charges=_charges(attempt.charges),
         since_at=rfc3339(attempt.placed_ms),
     )

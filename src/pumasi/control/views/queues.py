@@ -2,7 +2,8 @@
 
 from msgspec import Struct
 
-from pumasi.model.ids import QueueId, queue_owner
+from pumasi.model.fleet import whole_gpus
+from pumasi.model.ids import PoolId, QueueId, queue_owner
 from pumasi.scheduler.shares import Shares
 from pumasi.state.fleet_state import FleetState
 
@@ -18,7 +19,8 @@ class QuotaRow(Struct, frozen=True):
 class QueueRow(Struct, frozen=True, kw_only=True):
     """A queue. `in_use` counts it and all below it; `waiting` its own jobs; `past_gpu_milliseconds` is decayed.
 
-    `fair_share`: GPUs of its owner's that it is due now by exact max-min, in each pool where it is due any.
+    `fair_share`: GPUs of its owner's that it is due now by exact max-min, in each pool where it is due any. Pool by
+    pool they are slices where it is cut; `gpus_*`, of all pools together, are GPUs, rounded up.
     `dominant_permille`: the largest part it uses of what its owner is due in a pool.
     """
 
@@ -33,6 +35,7 @@ class QueueRow(Struct, frozen=True, kw_only=True):
     quotas: dict[str, QuotaRow]
     in_use: dict[str, int]
     gpus_in_use: int
+    gpus_nominal: int
     fair_share: dict[str, int]
     gpus_fair_share: int
     dominant_permille: int
@@ -60,12 +63,18 @@ def queue_row(state: FleetState, shares: Shares, queue: QueueId) -> QueueRow:
         },
         in_use=dict(record.in_use),
         gpus_in_use=record.gpus_in_use,
+        gpus_nominal=_whole_gpus(state, {pool: quota.nominal for pool, quota in declared.quotas.items()}),
         fair_share=fair_share,
-        gpus_fair_share=sum(fair_share.values()),
+        gpus_fair_share=_whole_gpus(state, fair_share),
         dominant_permille=_dominant_permille(state, queue),
         jobs_waiting=len(record.waiting),
         past_gpu_milliseconds=record.past_gpu_milliseconds,
     )
+
+
+def _whole_gpus(state: FleetState, by_pool: dict[PoolId, int]) -> int:
+    (gpus,) = whole_gpus((sum(state.pools[pool].declared.parts(amount) for pool, amount in by_pool.items()),))
+    return gpus
 
 
 def _dominant_permille(state: FleetState, queue: QueueId) -> int:

@@ -23,7 +23,10 @@ KEYS: dict[str, Callable[[TransferKey], str]] = {
 
 
 class UsageRow(Struct, frozen=True, kw_only=True):
-    """GPU time by the keys asked for: `home` on the owner's own entitlement, `borrowed` on another's; both together."""
+    """GPU time by the keys asked for: `home` on the owner's own entitlement, `borrowed` on another's; both together.
+
+    A slice counts as its part of a GPU.
+    """
 
     by: dict[str, str]
     gpu_milliseconds: int
@@ -78,6 +81,14 @@ def reclaim_scopes(state: FleetState, reclaim: Reclaim) -> tuple[str, ...]:
     """Who sees a reclaim: who asked for it, all who are due GPUs of the pool, and its site."""
     pool = state.pools[reclaim.pool].declared
     return (reclaim.owner, *pool.entitlements, site_scope(pool.site))
+
+
+def in_gpus(state: FleetState, statement: Mapping[TransferKey, int]) -> dict[TransferKey, int]:
+    """A statement with the time of slices as that of GPUs: each transfer rounded down, so any sum of them is the same
+    however they are grouped.
+    """
+    slices = {pool: record.declared.slices_per_gpu for pool, record in state.pools.items()}
+    return {key: amount // slices[key.pool] for key, amount in statement.items()}
 
 
 def usage_report(

@@ -269,7 +269,7 @@ def capacity_by_stage(plan: FleetPlan) -> str:
     days = sorted({day for pool in plan.pools for day in pool.stages.values()})
     ticks = month_ticks(days[0], days[-1])
     days = [ticks[0][1], *days, ticks[-1][1]]
-    total = sum(pool.gpus for pool in plan.pools)
+    total = sum(pool.whole_gpus for pool in plan.pools)
     frame = Frame(70, 84, WIDTH - 100, 280, (ticks[0][0], ticks[-1][0]), (0, total))
     stages = list(reversed(Stage))
     entries = [(stage.value.replace("_", " "), f'fill="{STAGE_COLOURS[stage]}"') for stage in stages]
@@ -277,7 +277,7 @@ def capacity_by_stage(plan: FleetPlan) -> str:
     parts = [text(16, 22, "Capacity by stage", "title"), text(16, 40, "GPUs of the plan", "faint"), *names]
     floor = [0.0] * len(days)
     for stage in stages:
-        gpus = [sum(pool.gpus for pool in plan.pools if stage_of(pool, day) is stage) for day in days]
+        gpus = [sum(pool.whole_gpus for pool in plan.pools if stage_of(pool, day) is stage) for day in days]
         ceiling = [low + value for low, value in zip(floor, gpus, strict=True)]
         shape = [*_steps(frame, days, ceiling), *reversed(_steps(frame, days, floor))]
         parts.append(area(shape, f'fill="{STAGE_COLOURS[stage]}"', stage.value.replace("_", " ")))

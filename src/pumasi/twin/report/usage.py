@@ -15,7 +15,7 @@ from pumasi.events.facts import (
     SiteDeclared,
     StopOrdered,
 )
-from pumasi.model.fleet import FleetPlan, Pool, Stage
+from pumasi.model.fleet import PARTS_PER_GPU, FleetPlan, Pool, Stage
 from pumasi.model.ids import JobId, OwnerId, PoolId, SiteId
 from pumasi.model.jobs import Charge, StopCause
 from pumasi.state.accounts import divide
@@ -31,7 +31,7 @@ Pair = tuple[OwnerId, OwnerId]
 
 
 class Usage:
-    """A fold over the log. Levels count from `from_ms` to `until_ms`, in intervals of `bucket_ms`."""
+    """A fold over the log. Levels count from `from_ms` to `until_ms`, in intervals of `bucket_ms`, parts of a GPU."""
 
     def __init__(self, plan: FleetPlan, from_ms: int, until_ms: int) -> None:
         buckets = BUCKETS_MAX // max(1, len(plan.owners) // OWNERS_FINE)  # pairs of owners grow with their square
@@ -44,7 +44,7 @@ class Usage:
         self._pairs: dict[Pair, Level] = {}
         self._due: dict[OwnerId, Level] = {owner: self._level() for owner in self._owners}
         self._down: dict[OwnerId, Level] = {owner: self._level() for owner in self._owners}
-        self._open: dict[JobId, tuple[OwnerId, tuple[Charge, ...]]] = {}
+        self._open: dict[JobId, tuple[OwnerId, Pool, tuple[Charge, ...]]] = {}
         self._began_ms: dict[JobId, int] = {}
         self._watts = {model.id: model.planning_watts for model in plan.gpu_models}
         self._sites: dict[SiteId, SiteRecord] = {}
@@ -79,26 +79,26 @@ class Usage:
         assert isinstance(event, AttemptPlaced | AllocationRecharged | AttemptEnded)
         at_ms = event.at_ms
         if isinstance(event, AttemptPlaced):
-            borrower, charges = owner_of(event.queue), event.charges
+            borrower, pool, charges = owner_of(event.queue), self._pools[event.pool], event.charges
         else:
-            borrower, before = self._open.pop(event.job)
-            self._move(borrower, before, -1, at_ms)
+            borrower, pool, before = self._open.pop(event.job)
+            self._move(borrower, pool, before, -1, at_ms)
             charges = event.charges if isinstance(event, AllocationRecharged) else ()
         if isinstance(event, AttemptEnded):
             began_ms = self._began_ms.pop(event.job, at_ms)
             self.ran_ms[event.job] = self.ran_ms.get(event.job, 0) + at_ms - began_ms
             return
-        self._open[event.job] = (borrower, charges)
-        self._move(borrower, charges, 1, at_ms)
+        self._open[event.job] = (borrower, pool, charges)
+        self._move(borrower, pool, charges, 1, at_ms)
 
-    def _move(self, borrower: OwnerId, charges: tuple[Charge, ...], sign: int, at_ms: int) -> None:
+    def _move(self, borrower: OwnerId, pool: Pool, charges: tuple[Charge, ...], sign: int, at_ms: int) -> None:
         at_ms = max(at_ms, self._from_ms)
         for charge in charges:
             pair = (charge.owner, borrower)
             level = self._pairs.get(pair)
             if level is None:
                 level = self._pairs[pair] = self._level()
-            level.add(sign * charge.gpus, at_ms)
+            level.add(sign * pool.parts(charge.gpus), at_ms)
 
     def _declare(self, event: PoolDeclared) -> None:
         pool = event.pool
@@ -124,7 +124,11 @@ class Usage:
     def _share(self, site: SiteId, at_ms: int) -> None:
         """Work out anew what of a site's pools runs."""
         pools = {pool.id: pool for pool in self._pools.values() if pool.site == site}
-        draws = {name: (pool.gpus, self._watts[pool.model]) for name, pool in pools.items() if name in self._in_service}
+        draws = {
+            name: (pool.gpus, pool.whole_gpus * self._watts[pool.model])
+            for name, pool in pools.items()
+            if name in self._in_service
+        }
         powered = powered_gpus(self._sites[site].power_limit_kilowatts * 1000, draws)
         for name, pool in pools.items():
             healthy = pool.gpus - len(self._out.get(name, ())) * pool.gpus_per_node
@@ -141,7 +145,7 @@ class Usage:
             (down, self._down_now.get(name, {}), self._down),
         ):
             for owner, gpus in now.items():
-                levels[owner].add(gpus - before.get(owner, 0), at_ms)
+                levels[owner].add(pool.parts(gpus - before.get(owner, 0)), at_ms)
         self._due_now[name], self._down_now[name] = dict(due), down
 
     def close(self) -> None:
@@ -154,18 +158,18 @@ class Usage:
 
     def capacity(self) -> int:
         """GPU-milliseconds in service, healthy or not."""
-        return sum(sum(level.totals) for level in self._due.values())
+        return sum(sum(level.totals) for level in self._due.values()) // PARTS_PER_GPU
 
     def busy(self) -> int:
         """GPU-milliseconds allocated to jobs."""
-        return sum(sum(level.totals) for level in self._pairs.values())
+        return sum(sum(level.totals) for level in self._pairs.values()) // PARTS_PER_GPU
 
     def loans(self) -> dict[OwnerId, dict[OwnerId, int]]:
         """GPU-milliseconds by lender and borrower; what owners use of their own is not among them."""
         found: dict[OwnerId, dict[OwnerId, int]] = {}
         for (lender, borrower), level in sorted(self._pairs.items()):
             if lender not in (borrower, ONE_OWNER) and any(level.totals):
-                found.setdefault(lender, {})[borrower] = sum(level.totals)
+                found.setdefault(lender, {})[borrower] = sum(level.totals) // PARTS_PER_GPU
         return found
 
     def series(self) -> dict[OwnerId, dict[str, list[int]]]:
@@ -183,12 +187,15 @@ class Usage:
             idle = [max(0, d - x - h - a) for d, x, h, a in zip(due, down, home, lent, strict=True)]
             credit = _running(lent, borrowed)
             made[owner] = {
-                "home": home,
-                "lent": lent,
-                "idle": idle,
-                "down": list(down),
-                "borrowed": borrowed,
-                "credit": credit,
+                name: [parts // PARTS_PER_GPU for parts in values]
+                for name, values in (
+                    ("home", home),
+                    ("lent", lent),
+                    ("idle", idle),
+                    ("down", down),
+                    ("borrowed", borrowed),
+                    ("credit", credit),
+                )
             }
         return made
 
