@@ -35,6 +35,21 @@ def test_reads_the_forms_of_sbatch() -> None:
     assert draft.fields == {"data_class": "nct", "stays_home": True}
 
 
+@pytest.mark.parametrize(
+    ("option", "per_node", "gpus", "gpu_types"),
+    [
+        ("--gres=gpu:1g.23gb:2", 2, 0, ()),
+        ("--gres=gpu:b200_1G.23GB:2", 2, 0, ("b200",)),
+        ("--gpus-per-node=nvidia_b200_1g.23gb:2", 2, 0, ("b200",)),
+        ("--gpus=1g.23gb:20", 0, 20, ()),
+    ],
+)
+def test_reads_slices_as_slurm_names_them(option: str, per_node: int, gpus: int, gpu_types: tuple[str, ...]) -> None:
+    draft, _, problems = _apply(f"#!/bin/sh\n#SBATCH {option}\n")
+    assert (problems, draft.fields) == ([], {"slice": "1g.23gb"})
+    assert (draft.gpus_per_node, draft.gpus, draft.gpu_types) == (per_node, gpus, gpu_types)
+
+
 def test_what_follows_the_first_command_is_noted_and_not_read() -> None:
     found = read_directives(SCRIPT)
     assert found.notes == ["line 11: #SBATCH after the first command is not read, as in sbatch"]
@@ -56,6 +71,7 @@ def test_what_follows_the_first_command_is_noted_and_not_read() -> None:
         ("#SBATCH --nodes", "line 2: #SBATCH --nodes needs a value"),
         ("#SBATCH --hold=yes", "line 2: #SBATCH --hold takes no value"),
         ("#SBATCH two nodes", "line 2: #SBATCH two: expected an option"),
+        ("#PUMASI --slice=half", "line 2: --slice: 'half' is no MIG profile; one looks like 1g.23gb"),
         ('#SBATCH --comment="open', "a quote is not closed"),
         ("#SBATCH --data-class=nct", "line 2: #SBATCH --data-class is not an option of sbatch; write it as #PUMASI"),
         ("#SBATCH -N 2-4", "a range of nodes is not supported"),

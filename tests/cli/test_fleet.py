@@ -8,7 +8,7 @@ import pytest
 from pumasi.cli.arguments import expand_nodes
 from pumasi.cli.errors import CommandError
 from tests.cli.conftest import RunCommand
-from tests.cli.contract_server import Answer, ContractServer, page, problem
+from tests.cli.contract_server import POOL, Answer, ContractServer, page, problem
 
 HOUR = 3_600_000
 
@@ -59,6 +59,13 @@ def test_info_looks_like_sinfo(pumasi: RunCommand) -> None:
     assert lines[-1][5:] == ["gb300-nvl72", "72/72", "ulsan-gb300-[00001-00018]"]
 
 
+def test_info_tells_how_a_pool_is_cut(pumasi: RunCommand, server: ContractServer) -> None:
+    cut = {**POOL, "slice": "1g.23gb", "slices_per_gpu": 7, "gpus": 224, "gpus_free": 204}
+    server.give("GET /v1/pools", page(cut))
+    (line,) = pumasi("info", "-s", "--columns", "MODEL,GPUS(F/T)", "--no-headers").out.splitlines()
+    assert line.split() == ["hgx-b200/7x1g.23gb", "204/224"]
+
+
 def test_info_names_the_nodes_of_a_pool_asked_for(pumasi: RunCommand, server: ContractServer) -> None:
     nodes = [{"name": f"sejong-b200-0000{number}"} for number in (1, 3)]
     server.give("GET /v1/nodes", page(*nodes))
@@ -93,7 +100,7 @@ def test_shares_by_queue(pumasi: RunCommand, server: ContractServer) -> None:
         "weight": 3,
         "quotas": {"p": {"nominal": 8}, "q": {"nominal": 4}},
     }
-    use = {"gpus_fair_share": 12, "gpus_in_use": 16, "dominant_permille": 505, "jobs_waiting": 2}
+    use = {"gpus_nominal": 12, "gpus_fair_share": 12, "gpus_in_use": 16, "dominant_permille": 505, "jobs_waiting": 2}
     server.give(
         "GET /v1/queues", page({**queue, **use, "past_gpu_milliseconds": HOUR}, {**queue, **use, "owner": "sk"})
     )

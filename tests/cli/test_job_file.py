@@ -47,6 +47,11 @@ def test_a_command_needs_no_interpreter_and_the_file_names_the_job() -> None:
     assert (draft.name, draft.script) == ("train", "#!/bin/sh\npython train.py\n")
 
 
+def test_reads_a_slice() -> None:
+    draft, problems = read_job_file("command: python lesson.py\ngpus: 1\nslice: 1g.23gb\n", "lesson")
+    assert (problems, draft.fields) == ([], {"slice": "1g.23gb"})
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -72,6 +77,7 @@ def test_a_command_needs_no_interpreter_and_the_file_names_the_job() -> None:
         ("time_limit: soon", "line 1: time_limit: 'soon' is no duration"),
         ("time_limit: 0", "line 1: time_limit: expected a number from 1"),
         ("script: echo", "line 1: script: its first line must name an interpreter"),
+        ("slice: half", "line 1: slice: 'half' is no MIG profile; one looks like 1g.23gb"),
         ("held: yes", "line 1: held: expected true or false"),
         ("cpu_arch: vax", "line 1: cpu_arch: expected one of x86_64, arm64"),
         ("topology: {levle: rack}", "line 1: topology.levle: there is no such key; did you mean level?"),

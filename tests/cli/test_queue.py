@@ -17,6 +17,11 @@ def test_looks_like_squeue(pumasi: RunCommand) -> None:
     assert lines[2].split()[8:] == ["sejong-b200-[00001-00002]"]
 
 
+def test_slices_are_named_where_gpus_are_counted(pumasi: RunCommand, server: ContractServer) -> None:
+    server.give("GET /v1/jobs", page({**JOB, "slice": "1g.23gb"}))
+    assert pumasi("queue", "--columns", "GPUS", "--no-headers").out.strip() == "1g.23gb:16"
+
+
 def test_time_runs_by_the_fleets_clock(pumasi: RunCommand) -> None:
     """The server's clock says 01:00 and the job started at 00:10, whatever the time is here."""
     assert pumasi("queue", "--columns", "time", "--no-headers", "-j", "7").out.strip() == "50:00"

@@ -85,6 +85,20 @@ MISTAKES: dict[str, tuple[str, str, int, str, str]] = {
         "pools.hall.gpus_per_node",
         "from 1 to 8",
     ),
+    "no such slice": (
+        "nodes: 3\n",
+        "nodes: 3\n    slice: 1g.23gb\n",
+        19,
+        "pools.hall.slice",
+        "hgx-h200 has no profile '1g.23gb' (did you mean 1g.35gb?); it has 1g.18gb, 1g.35gb, 2g.35gb",
+    ),
+    "entitlements of slices do not add up": (
+        "nodes: 3\n",
+        "nodes: 3\n    slice: 1g.18gb\n",
+        20,
+        "pools.hall.entitlements",
+        "sum is 24, the pool has 168 slices of 1g.18gb (3 nodes x 56)",
+    ),
     "power": (
         "kilowatts: 60",
         "kilowatts: 30",

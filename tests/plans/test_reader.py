@@ -11,6 +11,7 @@ from pumasi.plans.lending import parse_window
 from pumasi.plans.locate import find_plan, shipped_plans
 from pumasi.plans.problems import PlanError
 from pumasi.plans.reader import PlanReading, load_plan, parse_plan, read_plan
+from pumasi.plans.summary import summarize
 from tests.plans.snippets import SOUND, edited, sound, write
 
 
@@ -68,6 +69,19 @@ def test_pool_takes_the_usual_node_of_its_model() -> None:
     (pool,) = sound(edited("    nodes: 3\n", "    nodes: 3\n    cpus_per_node: 96\n")).plan.pools
     assert (pool.gpus_per_node, pool.nodes_per_rack, pool.cpus_per_node) == (8, 4, 96)
     assert pool.memory_mib_per_node == 2048 * 1024
+
+
+def test_a_pool_that_is_cut_counts_slices_and_the_fleet_gpus() -> None:
+    """Three nodes of eight GPUs are 168 slices, seven to a GPU; 100 and 68 of them are 15 and 9 GPUs, rounded."""
+    text = edited("nodes: 3\n", "nodes: 3\n    slice: 1g.18gb\n").replace(
+        "north: 16, south: 8", "north: 100, south: 68"
+    )
+    plan = sound(text).plan
+    (pool,) = plan.pools
+    assert (pool.slice, pool.slices_per_gpu, pool.gpus_per_node, pool.gpus) == ("1g.18gb", 7, 56, 168)
+    summary = summarize(plan, "2027-01-01")
+    assert (summary.gpus_total, summary.gpus_entitled_by_owner) == (24, {"north": 15, "south": 9})
+    assert next(queue for queue in plan.queues if queue.id == "north/lab").quotas["hall"].nominal == 60
 
 
 def test_plan_may_declare_its_own_gpu_model() -> None:
