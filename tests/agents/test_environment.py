@@ -1,5 +1,6 @@
 """What a job finds around it."""
 
+import msgspec
 import pytest
 
 from pumasi.agents.environment import SYSTEM_PATH, Place, first_node_gpus, job_environment, node_file, output_name
@@ -35,6 +36,16 @@ def test_array_variables_of_the_job_arrive() -> None:
 def test_the_allocation_is_spelled_out(spans: tuple[Span, ...], expected: dict[str, str]) -> None:
     environment = job_environment(an_order("true", spans=spans), PLACE)
     assert {name: environment[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "visible"), [((), "8,9"), (tuple(f"MIG-{number}" for number in range(14)), "MIG-8,MIG-9")]
+)
+def test_slices_have_the_names_that_cuda_knows(known: tuple[str, ...], visible: str) -> None:
+    order = msgspec.structs.replace(an_order("true", spans=(Span(0, 1, 0b11 << 8),)), slice="1g.23gb")
+    environment = job_environment(order, PLACE._replace(slices=known))
+    names = ("PUMASI_SLICE", "PUMASI_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+    assert [environment[name] for name in names] == ["1g.23gb", "2", "8,9", visible]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pumasi.agents.layout import signal_number
 from pumasi.agents.local_engine import LocalEngine, LocalSettings
 from pumasi.agents.run_directory import RunDirectory, processes_of
 from pumasi.agents.spawner import Spawner
-from pumasi.model.jobs import StopCause
+from pumasi.model.jobs import Span, StopCause
 from pumasi.ports.engine import Ending, Start, StartVerdict
 from pumasi.protocol.messages import RunKey
 from pumasi.testing.engine import Driver, EngineConformance, an_order
@@ -344,3 +344,44 @@ def test_an_output_that_cannot_be_opened_is_a_clear_failure(driver: Driver, tmp_
 )
 def test_a_notice_is_always_some_signal(name: str, number: int) -> None:
     assert signal_number(name) == number
+
+
+# --- slices ----------------------------------------------------------------------------------------------------------
+
+LISTED = """\
+GPU 0: NVIDIA B200 (UUID: GPU-0)
+  MIG 1g.23gb     Device  0: (UUID: MIG-a)
+  MIG 1g.23gb     Device  1: (UUID: MIG-b)
+GPU 1: NVIDIA B200 (UUID: GPU-1)
+  MIG 3g.90gb     Device  0: (UUID: MIG-c)
+  MIG 1g.23gb     Device  1: (UUID: MIG-d)
+"""
+
+
+def with_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put an `nvidia-smi` on the path that says what the driver's own does."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "bin" / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin:/usr/bin:/bin")
+
+
+def test_a_job_finds_its_slices_under_the_names_the_driver_gives_them(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_driver(tmp_path, monkeypatch, f"cat <<'END'\n{LISTED}END")
+    driver.run("echo $CUDA_VISIBLE_DEVICES", spans=(Span(0, 1, 0b110),), slice="1g.23gb")
+    assert driver.output(RUN) == "MIG-b,MIG-d\n"
+    too_few = an_order("true", 2, spans=(Span(0, 1, 0b1000),), slice="1g.23gb")
+    answer = driver.engine.start([Start(too_few, LONG_MS, LONG_MS)])[0]
+    assert answer.verdict is StartVerdict.REFUSED
+    assert "this machine has 3 slices of 1g.23gb, and the run's is number 3" in answer.detail
+
+
+def test_a_driver_that_fails_starts_no_job_on_slices(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_driver(tmp_path, monkeypatch, "echo NVML: not today; exit 9")
+    order = an_order("true", spans=(Span(0, 1, 1),), slice="1g.23gb")
+    answer = driver.engine.start([Start(order, LONG_MS, LONG_MS)])[0]
+    assert (answer.verdict, "not today" in answer.detail) == (StartVerdict.REFUSED, True)

@@ -20,6 +20,7 @@ from pumasi.model.fleet import (
     Quota,
     Work,
 )
+from pumasi.model.ids import JobId
 from pumasi.model.jobs import JobState, Level, Topology
 from pumasi.state.records import Job
 from pumasi.testing.builders import HGX, NVL72, START_MS, fleet_facts, pool
@@ -165,7 +166,7 @@ def play(harness: Harness, step: Step) -> None:
     match step:
         case ("submit", count, queue, fields):
             for _ in range(count):
-                harness.submit(queue, **fields)
+                submit(harness, queue, fields)
         case ("submit", count, queue, fields, "tick"):
             play(harness, step[:-1])
             harness.tick()
@@ -176,6 +177,12 @@ def play(harness: Harness, step: Step) -> None:
             stop_job(harness, step[0], which)
         case _:
             change_fleet(harness, step)
+
+
+def submit(harness: Harness, queue: str, fields: dict[str, Any]) -> JobId:
+    """A job arrives. Where no pool is cut it asks for whole GPUs: the API takes no other."""
+    is_cut = any(record.declared.slice for record in harness.state.pools.values())
+    return harness.submit(queue, **(fields if is_cut else fields | {"slice": ""}))
 
 
 def stop_job(harness: Harness, how: str, which: int) -> None:

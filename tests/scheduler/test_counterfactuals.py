@@ -16,7 +16,7 @@ from pumasi.model.jobs import JobState, Level
 from pumasi.scheduler.reasons import Reason, ReasonCode
 from pumasi.state.records import Job
 from pumasi.testing.harness import Harness
-from tests.scheduler.fleets import Step, fleets, jobs, play, steps
+from tests.scheduler.fleets import Step, fleets, jobs, play, steps, submit
 from tests.scheduler.test_properties import plays
 
 STEPS_MAX = 6
@@ -32,7 +32,7 @@ def test_doing_what_would_start_a_job_starts_it(fleet: list[Event], story: list[
     for step in story:
         play(harness, step)
     alone(harness)
-    job = harness.submit(last[2], **last[3])
+    job = submit(harness, last[2], last[3])
     harness.tick()
     assume(not has_started(harness, job))
     told: list[Reason] = []

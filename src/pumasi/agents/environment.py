@@ -17,7 +17,10 @@ _PATTERN = re.compile(r"%(\d{0,2})([%jJAaxuNn])")
 
 
 class Place(NamedTuple):
-    """Where a run runs. `account`, `home`: of the Unix user; `directory`: the run's own, without trailing slash."""
+    """Where a run runs. `account`, `home`: of the Unix user; `directory`: the run's own, without trailing slash.
+
+    `slices`: the names CUDA has for the slices of the machine, in the order of their numbers; none if nobody knows.
+    """
 
     site: str
     tag: str
@@ -25,6 +28,7 @@ class Place(NamedTuple):
     home: str
     directory: str
     working_directory: str
+    slices: tuple[str, ...] = ()
 
 
 def job_environment(order: StartOrder, place: Place) -> dict[str, str]:
@@ -57,6 +61,7 @@ def _ours(order: StartOrder, place: Place) -> dict[str, str]:
         "PUMASI_NODE_COUNT": str(node_count(order)),
         "PUMASI_GPUS": str(span_gpus(order.spans)),
         "PUMASI_GPUS_PER_NODE": _gpus_per_node(order),
+        "PUMASI_SLICE": order.slice,
         "PUMASI_TIME_LIMIT_SECONDS": str(order.time_limit_seconds),
     }
 
@@ -64,7 +69,8 @@ def _ours(order: StartOrder, place: Place) -> dict[str, str]:
 def _slurm(order: StartOrder, place: Place) -> dict[str, str]:
     nodes = str(node_count(order))
     names = compress(order.pool, order.spans)
-    masks = ",".join(str(gpu) for gpu in first_node_gpus(order))
+    gpus = first_node_gpus(order)
+    numbers = ",".join(str(gpu) for gpu in gpus)
     return {
         "SLURM_JOB_ID": str(order.run.job),
         "SLURM_JOBID": str(order.run.job),
@@ -87,9 +93,9 @@ def _slurm(order: StartOrder, place: Place) -> dict[str, str]:
         "SLURM_NODEID": "0",
         "SLURM_GPUS": str(span_gpus(order.spans)),
         "SLURM_GPUS_PER_NODE": _gpus_per_node(order),
-        "SLURM_GPUS_ON_NODE": str(len(first_node_gpus(order))),
-        "SLURM_JOB_GPUS": masks,
-        "CUDA_VISIBLE_DEVICES": masks,
+        "SLURM_GPUS_ON_NODE": str(len(gpus)),
+        "SLURM_JOB_GPUS": numbers,
+        "CUDA_VISIBLE_DEVICES": ",".join(place.slices[gpu] for gpu in gpus) if place.slices else numbers,
         "SLURM_SUBMIT_DIR": order.working_directory or place.working_directory,
         "SLURM_RESTART_COUNT": str(order.run.attempt - 1),
     }

@@ -43,16 +43,18 @@ def lay_out(
     user: UnixUser,
     limits: Limits,
     inherited: tuple[str, ...] = (),
+    slices: tuple[str, ...] = (),
 ) -> None:
     """Write all a supervisor needs. Until it has returned, nothing can start from the directory.
 
+    :param slices: as in `Place`.
     :raises OSError: if the disk does not take it.
     :raises UnicodeEncodeError: if the order holds text that no file can.
     """
     path = str(directory.path)
     working_directory = order.working_directory or f"{path}/work"
     tag = order.run.tag(fleet)
-    place = Place(site, tag, user.account, user.home, path, working_directory)
+    place = Place(site, tag, user.account, user.home, path, working_directory, slices)
     stdout = output_name(order.stdout, order) or f"{path}/stdout"
     # As in Slurm, a job that names one file for its output gets its errors there too.
     stderr = output_name(order.stderr, order) or (stdout if order.stdout else f"{path}/stderr")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from pumasi.agents.environment import first_node_gpus
 from pumasi.agents.layout import Limits, UnixUser, lay_out, signal_number
+from pumasi.agents.mig import slice_names
 from pumasi.agents.run_directory import ExitRecord, RunDirectory, StopRequest, processes_of
 from pumasi.agents.run_store import RunStore
 from pumasi.agents.spawner import Spawner, SpawnerAway, SpawnFailed
@@ -147,6 +149,7 @@ class LocalEngine:
                 output_limit_bytes=self._settings.output_limit_bytes,
                 output_check_ms=self._settings.output_check_ms,
             ),
+            slices=_slices(order),
         )
 
     def _spawn(self, directory: RunDirectory) -> int:
@@ -252,3 +255,15 @@ class LocalEngine:
         if keeper is not None and keeper.lives() and self._watch(run, keeper.pid):
             return Found(run)
         return Found(run, self._ending(run))
+
+
+def _slices(order: StartOrder) -> tuple[str, ...]:
+    """The names of this machine's slices of the kind the run has, if it has any.
+
+    :raises OSError: if the machine has fewer than the order counts on.
+    """
+    names = slice_names(order.slice) if order.slice else ()
+    last = first_node_gpus(order)[-1]
+    if names and last >= len(names):
+        raise OSError(f"this machine has {len(names)} slices of {order.slice}, and the run's is number {last}")
+    return names

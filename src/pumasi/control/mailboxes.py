@@ -129,5 +129,6 @@ def start_order(job: Job, attempt: Attempt) -> StartOrder:
         time_limit_seconds=spec.time_limit_seconds,
         notice_signal=spec.notice_signal,
         data_class=spec.data_class,
+        slice=spec.slice,
         was_running=attempt.state is AttemptState.RUNNING or attempt.started_ms > 0,
     )

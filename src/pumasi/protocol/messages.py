@@ -42,7 +42,10 @@ class Enrolled(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StartOrder(Struct, frozen=True, kw_only=True, gc=False):
-    """Start a run on exactly these GPUs. `was_running`: the agent itself reported its start; if unknown to it, lost."""
+    """Start a run on exactly these GPUs. `was_running`: the agent itself reported its start; if unknown to it, lost.
+
+    `slice`: the MIG profile they are slices of; empty if they are whole.
+    """
 
     run: RunKey
     name: str
@@ -58,6 +61,7 @@ class StartOrder(Struct, frozen=True, kw_only=True, gc=False):
     time_limit_seconds: int
     notice_signal: str
     data_class: str = "open"
+    slice: str = ""
     was_running: bool = False
 
 

@@ -34,6 +34,7 @@ def proposed(*nodes: SlurmNode, racks: tuple[tuple[str, ...], ...] = ()) -> Prop
         ("gpu:b200:8", [Gpus("b200", 8)]),
         ("gpu:b200:8(S:0-1)", [Gpus("b200", 8)]),
         ("gpu:4", [Gpus("", 4)]),
+        ("gpu:1g.23gb:56(S:0-1)", [Gpus("1g.23gb", 56)]),
         ("gpu:h200:4(S:0,1),gpu:a100:2,shard:16", [Gpus("h200", 4), Gpus("a100", 2)]),
         ("gpu:b200:0", []),
         ("(null)", []),
@@ -77,6 +78,28 @@ def test_nodes_alike_are_a_pool_and_others_stay_outside() -> None:
 )
 def test_a_model_is_named_where_the_site_s_word_tells_it(gres: str, model: str | None) -> None:
     assert proposed(node("a", gres)).pools[0].model == model
+
+
+@pytest.mark.parametrize(
+    ("gres", "model", "cut", "whole"),
+    [
+        ("gpu:b200_1g.23gb:56", "hgx-b200", "1g.23gb", 8),
+        ("gpu:nvidia_h200_3g.71gb:16", "hgx-h200", "3g.71gb", 8),
+        ("gpu:1g.23gb:28", "hgx-b200", "1g.23gb", 4),
+        ("gpu:1g.24gb:28", None, "1g.24gb", 28),  # of four GPUs of one model, or of seven of another
+        ("gpu:1g.24gb:32", "rtx-pro-6000", "1g.24gb", 8),
+        ("gpu:rtx_pro_6000_2g.48gb:16", "rtx-pro-6000", "2g.48gb", 8),
+        ("gpu:b200_9g.23gb:56", None, "9g.23gb", 56),  # no model is cut so
+        ("gpu:1g.23gb:55", None, "1g.23gb", 55),  # no whole GPUs
+    ],
+)
+def test_a_type_that_is_a_mig_profile_is_a_pool_cut_so(gres: str, model: str | None, cut: str, whole: int) -> None:
+    proposal = proposed(node("a", gres))
+    (pool,) = proposal.pools
+    assert (pool.model, pool.cut and pool.cut.name) == (model, cut)
+    plan = plan_file(proposal, "2026-03-01", MODELS)
+    assert f"    slice: {cut}\n    gpus_per_node: {whole}" in plan
+    assert f"gpus_per_node: {gpus_of(gres)[0].count} # slices" in engine_file(proposal, inventory(), "", "/usr/bin")
 
 
 def test_racks_keep_their_nodes_together_and_in_order(tmp_path: Path) -> None:

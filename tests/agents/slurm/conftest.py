@@ -38,9 +38,13 @@ def open_slurm(
     queue_seconds: int = 600,
     partition: str = "gpu",
     patience: Patience = SOON,
+    gpus_per_node: int = 8,
+    gres_type: str = "b200",
 ) -> SlurmEngine:
     """The engine of the cluster, its files below `directory`; impatient, so that tests are quick."""
-    pool = SlurmPool(id=POOL, partition=partition, nodes=cluster.nodes, gpus_per_node=8, gres_type="b200")
+    pool = SlurmPool(
+        id=POOL, partition=partition, nodes=cluster.nodes, gpus_per_node=gpus_per_node, gres_type=gres_type
+    )  # fmt: skip
     table = SlurmSite(
         pools={POOL: pool},
         slurm_conf=str(cluster.config),

@@ -10,7 +10,7 @@ from pumasi.agents.slurm.readers import SlurmNode
 from pumasi.agents.slurm.runner import CommandTimedOut, Runner
 
 _ASK_SECONDS = 10.0
-_GPU = re.compile(r"gpu(?::([A-Za-z][A-Za-z0-9_.\-]*))?:([0-9]{1,3})(?:\(.*\))?")
+_GPU = re.compile(r"gpu(?::([A-Za-z0-9_.\-]*[A-Za-z][A-Za-z0-9_.\-]*))?:([0-9]{1,3})(?:\(.*\))?")
 _SETTING = re.compile(r"^(\w+)\s*=\s*(.*?)\s*$", re.MULTILINE)
 _LEAF = re.compile(r"SwitchName=\S+ Level=0 .*?Nodes=(\S+)")
 _SECONDS = re.compile(r"([0-9]{1,6}) sec")

@@ -9,7 +9,7 @@ from msgspec import Struct
 from pumasi.agents.joining.inventory import Gpus, Inventory, gpus_of
 from pumasi.agents.slurm.hostlist import compress, expand
 from pumasi.agents.slurm.readers import SlurmNode
-from pumasi.model.fleet import GpuModel
+from pumasi.model.fleet import GpuModel, MigProfile, is_slice
 from pumasi.model.ids import OwnerId, PoolId, SiteId
 
 _LONGEST_HOURS = 168
@@ -17,7 +17,10 @@ _NO_NAME = re.compile(r"[^a-z0-9]+")
 
 
 class ProposedPool(Struct, frozen=True, kw_only=True):
-    """Nodes alike in GPUs, partitions and size. `model`: of the catalogue, None if the type tells nothing."""
+    """Nodes alike in GPUs, partitions and size. `model`: of the catalogue, None if the type tells nothing.
+
+    `cut`: the MIG profile that the type names, if it does; the GPUs are slices then.
+    """
 
     id: PoolId
     partition: str
@@ -25,6 +28,7 @@ class ProposedPool(Struct, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
     gpus: Gpus
     model: str | None
+    cut: MigProfile | None
     cpus_per_node: int
     memory_mib_per_node: int
     nodes_per_rack: int
@@ -89,13 +93,15 @@ def _pool(
 ) -> ProposedPool:
     default = inventory.default_partition
     partition = default if default in kind.partitions else kind.partitions[0]
+    model, cut = _model(kind.gpus, models)
     return ProposedPool(
         id=name,
         partition=partition,
         other_partitions=tuple(each for each in kind.partitions if each != partition),
         nodes=tuple(nodes),
         gpus=kind.gpus,
-        model=_model(kind.gpus, models),
+        model=model,
+        cut=cut,
         cpus_per_node=kind.cpus,
         memory_mib_per_node=kind.memory_mib,
         nodes_per_rack=_nodes_per_rack(nodes, inventory),
@@ -120,12 +126,34 @@ def _pool_names(site: SiteId, types: Iterable[str]) -> list[PoolId]:
     return names
 
 
-def _model(gpus: Gpus, models: Sequence[GpuModel]) -> str | None:
-    """The catalogue's model whose name has the site's word in it; never one with fewer GPUs per node."""
-    word = _NO_NAME.sub("", gpus.type.lower().removeprefix("nvidia"))
+def _model(gpus: Gpus, models: Sequence[GpuModel]) -> tuple[str | None, MigProfile | None]:
+    """The catalogue's model that the site's type tells, never one with fewer GPUs per node, and how it is cut.
+
+    A type such as `b200_1g.23gb` names both; `1g.23gb` alone tells the model too if only one is cut into such.
+    """
+    kind = gpus.type.lower().removeprefix("nvidia").strip("_-")
+    gpu_type, _, name = kind.rpartition("_")
+    if not is_slice(name):
+        return _named([model for model in models if model.gpus_per_node >= gpus.count], kind), None
+    cuts = {
+        model.id: (model, cut) for model in models if (cut := model.profile(name)) and _has_so_many(model, cut, gpus)
+    }
+    fitting = [model for model, _ in cuts.values()]
+    found = _named(fitting, gpu_type) if gpu_type else (fitting[0].id if len(fitting) == 1 else None)
+    return found, cuts[found][1] if found else MigProfile(name, 1)
+
+
+def _has_so_many(model: GpuModel, cut: MigProfile, gpus: Gpus) -> bool:
+    whole, rest = divmod(gpus.count, cut.per_gpu)
+    return not rest and whole <= model.gpus_per_node
+
+
+def _named(models: Iterable[GpuModel], kind: str) -> str | None:
+    """The model whose name has the site's word in it."""
+    word = _NO_NAME.sub("", kind)
     if not word:
         return None
-    parts = [(model, model.id.split("-")) for model in models if model.gpus_per_node >= gpus.count]
+    parts = [(model, model.id.split("-")) for model in models]
     whole = [model.id for model, words in parts if word in words or word == "".join(words)]
     begins = [model.id for model, words in parts if any(part in words for part in re.findall(r"[a-z]+[0-9]+", word))]
     return next(iter(whole + begins), None)
@@ -151,7 +179,7 @@ def engine_file(proposal: Proposal, inventory: Inventory, slurm_conf: str, comma
             f"  {pool.id}:",
             f"    partition: {pool.partition}{others}",
             f"    nodes: '{_hostlist(pool.nodes)}'",
-            f"    gpus_per_node: {pool.gpus.count}",
+            f"    gpus_per_node: {pool.gpus.count}" + (" # slices, as this Slurm counts them" if pool.cut else ""),
             *([f"    gres_type: {pool.gpus.type}"] if pool.gpus.type else []),
             f"    cpus_per_node: {pool.cpus_per_node}",
             f"    memory_mib_per_node: {pool.memory_mib_per_node}",
@@ -203,7 +231,7 @@ def plan_file(proposal: Proposal, today: str, models: Sequence[GpuModel]) -> str
             f"    model: {pool.model}" if pool.model else f"    model: '' # one of {known}, or one you add to the plan",
             f"    owner: {proposal.owner}",
             f"    nodes: {len(pool.nodes)}",
-            f"    gpus_per_node: {pool.gpus.count}",
+            *_gpus_per_node(pool),
             *([f"    nodes_per_rack: {pool.nodes_per_rack}"] if pool.nodes_per_rack else []),
             f"    cpus_per_node: {pool.cpus_per_node}",
             f"    memory_mib_per_node: {pool.memory_mib_per_node}",
@@ -212,3 +240,11 @@ def plan_file(proposal: Proposal, today: str, models: Sequence[GpuModel]) -> str
             f"    basis: {{assumption: read from the cluster on {today}}}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _gpus_per_node(pool: ProposedPool) -> list[str]:
+    """The plan counts whole ones, and says how they are cut."""
+    if pool.cut is None:
+        return [f"    gpus_per_node: {pool.gpus.count}"]
+    unsure = "" if pool.model else " # set it to how many whole ones they are"
+    return [f"    slice: {pool.cut.name}", f"    gpus_per_node: {pool.gpus.count // pool.cut.per_gpu}{unsure}"]

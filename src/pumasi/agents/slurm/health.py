@@ -15,7 +15,7 @@ from pumasi.protocol.messages import NodeHealth, NodeReport
 _REASON_CHARACTERS = 200
 _TOLD_AGAIN_SECONDS = 60.0
 _COST_SHARE = 20  # a look that takes t seconds is not repeated for this many t
-_GRES = re.compile(r"gpu(?::([A-Za-z][^:,(]*))?(?::([0-9]+))?(?:\([^)]*\))?(?:,|$)")
+_GRES = re.compile(r"gpu(?::([^:,(]*[A-Za-z][^:,(]*))?(?::([0-9]+))?(?:\([^)]*\))?(?:,|$)")
 
 Ail = tuple[NodeState, str]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pumasi.agents.slurm.hostlist import expand
+from pumasi.model.fleet import MAX_GPUS_PER_NODE
 from pumasi.model.ids import PoolId
 from pumasi.plans import yaml_tree
 from pumasi.plans.problems import Problems, quoted
@@ -17,7 +18,6 @@ from pumasi.plans.section import Section
 FILE_NAME = "slurm.yaml"
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
-_MOST_GPUS = 16
 
 
 class SiteProblem(Exception):
@@ -27,7 +27,8 @@ class SiteProblem(Exception):
 class SlurmPool(Struct, frozen=True, kw_only=True):
     """Where a pool's work goes. `nodes`: the site's names, node 1 of the pool first. Empty or 0: not asked for.
 
-    `gres_type`: the GPUs' type in Slurm's Gres (`gpu:<type>`). `cpus_per_node`, `memory_mib_per_node`: what a job on
+    `gres_type`: the GPUs' type in Slurm's Gres (`gpu:<type>`). Where the site cut its GPUs into MIG slices, those are
+    what it calls GPUs, and what `gpus_per_node` counts. `cpus_per_node`, `memory_mib_per_node`: what a job on
     a part of a node gets its share of.
     """
 
@@ -103,7 +104,7 @@ def _pool(name: PoolId, section: Section) -> SlurmPool:
         id=name,
         partition=_word(section, "partition", None),
         nodes=_nodes(section),
-        gpus_per_node=section.integer("gpus_per_node", minimum=1, maximum=_MOST_GPUS),
+        gpus_per_node=section.integer("gpus_per_node", minimum=1, maximum=MAX_GPUS_PER_NODE),
         gres_type=_word(section, "gres_type", ""),
         account=_word(section, "account", ""),
         qos=_word(section, "qos", ""),
