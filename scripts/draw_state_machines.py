@@ -27,6 +27,7 @@ INTRODUCTIONS = {
     "node": "Whether a node takes work. All nodes of a pool are *up* when the pool is declared.",
     "site link": "Whether a site's agent is heard from. What runs at a site that falls silent keeps running.",
     "reservation": "GPUs held for a waiting job, some of them still in use by attempts that were told to stop.",
+    "advance reservation": "Whole nodes kept for a span of time: for maintenance, for an award, or to be handed over.",
 }
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from pumasi.control.commands import MakeReservation
 from pumasi.events.facts import Event, LinkState, NodeState, OwnerDeclared, SiteConnected, SiteSilent
 from pumasi.model.calendar import day_name, day_of
 from pumasi.model.fleet import (
@@ -22,6 +23,7 @@ from pumasi.model.fleet import (
 )
 from pumasi.model.ids import JobId
 from pumasi.model.jobs import JobState, Level, Topology
+from pumasi.model.reservations import ReservationPurpose
 from pumasi.state.records import Job
 from pumasi.testing.builders import HGX, NVL72, START_MS, fleet_facts, pool
 from pumasi.testing.builders import owner as make_owner
@@ -143,6 +145,15 @@ def jobs(draw: st.DrawFn) -> Step:
     return ("submit", draw(st.sampled_from((1, 1, 1, 4))), queue, fields)
 
 
+@st.composite
+def bookings(draw: st.DrawFn) -> Step:
+    """A reservation made in advance, for something soon."""
+    purpose = draw(st.sampled_from(tuple(ReservationPurpose)))
+    queue = draw(st.sampled_from(("ant", "bee", "bee/x"))) if purpose is not ReservationPurpose.MAINTENANCE else ""
+    times = draw(st.sampled_from((0, 300, 1000))), draw(st.sampled_from((60, 600, 3600)))
+    return ("reserve", draw(st.integers(0, 20)), purpose, queue, draw(st.integers(1, 3)), *times)
+
+
 def steps(*, faults: bool = True) -> st.SearchStrategy[Step]:
     """Something that happens; without `faults`, nodes, sites and contracts stay as they are."""
     nodes = st.tuples(st.just("node"), st.integers(0, 20), st.sampled_from(tuple(NodeState)))
@@ -157,7 +168,7 @@ def steps(*, faults: bool = True) -> st.SearchStrategy[Step]:
         st.tuples(st.just("wait"), st.sampled_from((1, 60, 300))),
         st.tuples(st.just("end"), st.integers(0, 20)),
         st.tuples(st.just("cancel"), st.integers(0, 20)),
-        *([nodes, sites, power, owners().map(lambda some: ("contracts", some))] if faults else []),
+        *([nodes, sites, power, bookings(), owners().map(lambda some: ("contracts", some))] if faults else []),
     )
 
 
@@ -209,6 +220,14 @@ def change_fleet(harness: Harness, step: Step) -> None:
             harness.record((SiteConnected if is_silent else SiteSilent)(at_ms=harness.now_ms, site=site))
         case ("power", which, kilowatts):
             harness.set_power(list(harness.state.sites)[which % len(harness.state.sites)], kilowatts, 60)
+        case ("reserve", which, purpose, queue, nodes, wait_seconds, seconds):
+            pool_id = list(harness.state.pools)[which % len(harness.state.pools)]
+            harness.reserve(
+                MakeReservation(
+                    by="op", name=f"r{harness.state.seq}", purpose=purpose, pool=pool_id, nodes=nodes, queue=queue,
+                    start_ms=harness.now_ms + wait_seconds * 1000, duration_seconds=seconds,
+                )
+            )  # fmt: skip
         case ("contracts", some):
             for owner in some:
                 harness.record(OwnerDeclared(at_ms=harness.now_ms, owner=owner))

@@ -1,9 +1,16 @@
 """A planner that remembers decides, in every cycle of a long story, what one that knows nothing decides."""
 
+from random import Random
+
 import pytest
 
+from pumasi.control.commands import MakeReservation
+from pumasi.model.fleet import Policy, Queue
+from pumasi.model.reservations import ReservationPurpose
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.planner import Planner
+from pumasi.testing.builders import fleet_facts, owner, pool
+from pumasi.testing.harness import Harness
 from tests.scheduler.test_lone import story
 
 # Seeds that once told the two apart: a start planned and broken within a cycle; a loan that left a planned start its
@@ -26,3 +33,28 @@ def test_memory_changes_no_decision(seed: int, gap_minutes: int, monkeypatch: py
     monkeypatch.setattr(Planner, "decide", compared)
     story(seed, gap_minutes)
     assert cycles > 100
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4, 5, 6, 9])
+def test_memory_changes_no_decision_beside_reservations(seed: int) -> None:
+    """The harness makes each plan with memory and without. Some stories have planned starts, all have loans."""
+    chance = Random(seed)
+    queues = [Queue(id="a"), Queue(id="a/x"), Queue(id="a/y"), Queue(id="b"), Queue(id="b/x")]
+    pools = [pool("p", {"a": 32, "b": 32}), pool("q", {"a": 16, "b": 16})]
+    owners = [owner("a", 100, notice_seconds=60), owner("b", 50)]
+    harness = Harness(fleet_facts(owners, pools, queues, policy=Policy(planned_starts=seed % 3)))
+    reserved = 0
+    for step in range(160):
+        queue = chance.choice(("a/x", "a/y", "b", "b/x"))
+        harness.submit(queue, chance.choice((1, 4, 8, 8, 16, 24)), time_limit_seconds=chance.choice((120, 900, 3600)))
+        if step % 8 == 0:
+            purpose = chance.choice(tuple(ReservationPurpose))
+            command = MakeReservation(
+                by="op", name=f"r{step}", purpose=purpose, pool=chance.choice("pq"), nodes=chance.choice((1, 1, 2)),
+                queue="" if purpose is ReservationPurpose.MAINTENANCE else queue,
+                start_ms=harness.now_ms + chance.choice((0, 300_000, 1_800_000)), duration_seconds=1200,
+            )  # fmt: skip
+            reserved += harness.reserve(command) is None
+        harness.wait(chance.choice((1, 60, 120, 300)))
+        harness.tick()
+    assert reserved >= 5

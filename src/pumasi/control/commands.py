@@ -5,8 +5,9 @@ from msgspec import Struct
 from pumasi.events.facts import NodeState
 from pumasi.model.access import Principal, Token
 from pumasi.model.fleet import FleetPlan
-from pumasi.model.ids import JobId, PoolId, PrincipalId, SiteId
+from pumasi.model.ids import JobId, PoolId, PrincipalId, QueueId, SiteId
 from pumasi.model.jobs import JobSpec
+from pumasi.model.reservations import ReservationId, ReservationPurpose
 from pumasi.protocol.messages import NodeHealth, Report
 
 
@@ -58,6 +59,30 @@ class SetPowerCap(Command, frozen=True, kw_only=True):
     site: SiteId
     kilowatts: int
     notice_seconds: int
+
+
+class MakeReservation(Command, frozen=True, kw_only=True):
+    """Reserve whole nodes of a pool in advance: `nodes` or `gpus` of them, or those of `node_indices`; from `start_ms`,
+    or now if that is 0. `ignore_running`: maintenance although jobs may run on these nodes when it begins.
+    """
+
+    name: ReservationId
+    purpose: ReservationPurpose
+    pool: PoolId
+    duration_seconds: int
+    start_ms: int = 0
+    nodes: int = 0
+    gpus: int = 0
+    node_indices: tuple[int, ...] = ()
+    queue: QueueId = ""
+    ignore_running: bool = False
+    reason: str = ""
+
+
+class DeleteReservation(Command, frozen=True, kw_only=True):
+    """Cancel a reservation, or end it now."""
+
+    name: ReservationId
 
 
 class ApplyPlan(Command, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Attempt, Job
 
 BY_SITE = "site:"
+BY_RESERVATION = "reservation:"  # what is handed over is no engine's business
 _NEWS = (AttemptPlaced, StopOrdered, AttemptEnded)
 
 
@@ -42,6 +43,8 @@ class Mailboxes:
         return sites
 
     def _site_of(self, state: FleetState, event: AttemptPlaced | StopOrdered | AttemptEnded) -> SiteId | None:
+        if event.by.startswith(BY_RESERVATION):
+            return None
         if isinstance(event, AttemptPlaced):
             return state.pools[event.pool].declared.site
         if isinstance(event, AttemptEnded) and event.by.startswith(BY_SITE):
@@ -51,7 +54,9 @@ class Mailboxes:
         if known is not None:
             return known
         job = state.jobs.get(event.job)
-        return state.pools[job.attempts[event.attempt - 1].pool].declared.site if job else None
+        if job is None or job.by.startswith(BY_RESERVATION):
+            return None
+        return state.pools[job.attempts[event.attempt - 1].pool].declared.site
 
     def has_news(self, site: SiteId, after_seq: int) -> bool:
         """True if the site's agent, which has acted on everything up to `after_seq`, has something to do."""
@@ -91,7 +96,7 @@ class Mailboxes:
 def _active_at(state: FleetState, site: SiteId) -> Iterator[Job]:
     for pool, jobs in state.active.items():
         if state.pools[pool].declared.site == site:
-            yield from (state.jobs[job] for job in jobs)
+            yield from (state.jobs[job] for job in jobs if not state.jobs[job].by.startswith(BY_RESERVATION))
 
 
 def _live(state: FleetState, run: RunKey) -> Job | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from pumasi.control import commands, job_commands, people_commands, plan_command, site_commands
+from pumasi.control import commands, job_commands, people_commands, plan_command, reservation_commands, site_commands
 from pumasi.control.decisions import Answer
 from pumasi.control.mailboxes import Mailboxes
 from pumasi.control.refusals import Refusal
@@ -44,6 +44,8 @@ _HANDLERS: dict[type, Callable[[FleetState, Any, int], Answer]] = {
     commands.ReleaseJob: job_commands.release,
     commands.SetNodeState: site_commands.set_node_state,
     commands.SetPowerCap: site_commands.set_power_cap,
+    commands.MakeReservation: reservation_commands.make,
+    commands.DeleteReservation: reservation_commands.delete,
     commands.ApplyPlan: plan_command.apply_plan,
     commands.DeclarePrincipal: people_commands.declare_principal,
     commands.IssueToken: people_commands.issue_token,
@@ -203,6 +205,8 @@ class ControlPlane:
         now_ms = self.now_ms()
         if now_ms >= self._nobody_silent_before_ms:
             self._stage(self._silent_sites(now_ms))
+        for record in list(self.state.advance_reservations.values()):
+            self._stage(reservation_commands.due(self.state, record, now_ms))
         self._planning_ms = now_ms
         return partial(plan, self.state, now_ms, self._planner) if self._may_plan_anything() else partial(Plan, (), {})
 

@@ -14,6 +14,7 @@ from pumasi.model.access import Principal, Token
 from pumasi.model.fleet import GpuModel, Owner, Policy, Pool, Queue, Site, Stage
 from pumasi.model.ids import JobId, PoolId, PrincipalId, QueueId, SiteId
 from pumasi.model.jobs import Charge, JobSpec, JobState, Outcome, Span, StopCause
+from pumasi.model.reservations import AdvanceReservation, ReservationId
 
 
 class NodeState(StrEnum):
@@ -227,6 +228,35 @@ class StartGivenUp(Fact, frozen=True, kw_only=True):
     job: JobId
 
 
+class AdvanceReservationState(StrEnum):
+    """The life of a reservation made in advance."""
+
+    SCHEDULED = "scheduled"
+    ACTIVE = "active"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+
+
+class AdvanceReservationMade(Fact, frozen=True, kw_only=True):
+    """GPUs are reserved for a span of time to come."""
+
+    reservation: AdvanceReservation
+
+
+class AdvanceReservationBegan(Fact, frozen=True, kw_only=True):
+    """Its time has come. `job`: the job that stands for the GPUs while they are handed over; 0 if none does."""
+
+    reservation: ReservationId
+    job: JobId = 0
+
+
+class AdvanceReservationEnded(Fact, frozen=True, kw_only=True):
+    """It is over, or was cancelled before it began; its GPUs are for all again."""
+
+    reservation: ReservationId
+    state: AdvanceReservationState
+
+
 class ReservationMade(Fact, frozen=True, kw_only=True):
     """GPUs, some still in use by attempts told to stop, are held for a job that has waited since `asked_ms`.
 
@@ -286,6 +316,9 @@ Event: TypeAlias = (
     | NodeChanged
     | StartPlanned
     | StartGivenUp
+    | AdvanceReservationMade
+    | AdvanceReservationBegan
+    | AdvanceReservationEnded
     | JobSubmitted
     | JobHeld
     | JobReleased

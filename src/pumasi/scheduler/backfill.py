@@ -9,16 +9,21 @@ entitlement is theirs.
 
 from collections.abc import Container
 
+import numpy as np
+
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import Charge, Span, overlap
+from pumasi.model.reservations import AdvanceReservation
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.outlook import NEVER_MS, map_at, shape_ms
-from pumasi.scheduler.placement import find
+from pumasi.scheduler.placement import find, rest_of
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job, PlannedStart
+
+Hold = PlannedStart | AdvanceReservation
 
 LATE_MS = 300_000  # engines may take so long to start or end a run before a planned start counts as broken
 
@@ -27,60 +32,106 @@ LATE_MS = 300_000  # engines may take so long to start or end a run before a pla
 
 
 def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Span, ...] | None:
-    """Where the job sits best without delaying a planned start; None if it fits nowhere so. Notes who is held back.
+    """Where the job sits best without delaying a planned start or reaching into a reservation; None if nowhere.
 
-    Home work may sit where another owner's start is planned, if it fits nowhere else.
+    Home work may sit where another owner's start is planned, if it fits nowhere else. Notes who is held back.
     """
-    spans = find(board.free(fit.pool), fit.need)
+    spans = _find_inside(board, job, fit) or find(board.free(fit.pool), fit.need)
     in_the_way = [] if spans is None else _in_the_way(board, job, fit.pool, board.now_ms)
     if spans is None or not in_the_way:
         return spans
     found = _find_beside(board, fit, spans, in_the_way)
     if found is None and is_home:
-        own = [start for start in in_the_way if _owner(board, start) == job.owner]
-        found = _find_beside(board, fit, spans, own)
+        binding = [hold for hold in in_the_way if _is_binding(board, hold, job)]
+        found = _find_beside(board, fit, spans, binding)
     if found is None:
         board.held_back[job.id] = None
     return found
 
 
-def _find_beside(
-    board: Board, fit: Fit, spans: tuple[Span, ...], starts: list[PlannedStart]
-) -> tuple[Span, ...] | None:
-    """These spans if they leave the planned starts alone, or else others that do."""
-    if not any(overlap(start.spans, spans) for start in starts):
+def _find_inside(board: Board, job: Job, fit: Fit) -> tuple[Span, ...] | None:
+    """Where the job sits on GPUs that are reserved for its queue now; None if none are, or have room."""
+    for award in board.admitting(job.spec.queue, fit.pool) if board.state.advance_reservations else ():
+        found = find(board.shadow(fit.pool, (rest_of(board.free(fit.pool), award.spans),)), fit.need)
+        if found is not None:
+            return found
+    return None
+
+
+def _in_the_way(board: Board, job: Job, pool: PoolId, from_ms: int) -> list[Hold]:
+    """Others' planned starts in a pool and reservations that come before the job, running from then on, is over."""
+    until_ms = from_ms + job.spec.time_limit_seconds * 1000
+    return [
+        hold
+        for hold in _holds(board, job, pool)
+        if hold.start_ms < until_ms and not (isinstance(hold, PlannedStart) and hold.job == job.id)
+    ]
+
+
+def _holds(board: Board, job: Job, pool: PoolId) -> list[Hold]:
+    """All that is promised in a pool to others than the job's queue, and the planned starts of that as well."""
+    if not board.state.advance_reservations:
+        return [*board.planned_in(pool)]
+    return [*board.planned_in(pool), *board.barring(job.spec.queue, NEVER_MS, pool)]
+
+
+def _find_beside(board: Board, fit: Fit, spans: tuple[Span, ...], holds: list[Hold]) -> tuple[Span, ...] | None:
+    """These spans if nobody holds them, or else others that nobody does."""
+    if not any(overlap(hold.spans, spans) for hold in holds):
         return spans
-    return find(board.shadow(fit.pool, starts), fit.need)
+    return find(board.shadow(fit.pool, tuple(hold.spans for hold in holds)), fit.need)
+
+
+def leaves_holds(board: Board, job: Job, pool: PoolId, spans: tuple[Span, ...], from_ms: int) -> bool:
+    """True if a job that runs there from then on at home leaves every planned start and reservation what it needs.
+
+    Planned starts on the GPUs themselves may give way, reservations do not.
+    """
+    if unpromised(board, job, pool, job.owner, from_ms) < job.spec.gpus:
+        return False
+    return not any(
+        isinstance(hold, AdvanceReservation) and overlap(hold.spans, spans)
+        for hold in _in_the_way(board, job, pool, from_ms)
+    )
 
 
 def unpromised(board: Board, job: Job, pool: PoolId, owner: OwnerId, from_ms: int) -> int:
-    """GPUs of an owner's entitlement that the job may hold from then on without delaying a start planned on it."""
-    binding = [start for start in _in_the_way(board, job, pool, from_ms) if _owner(board, start) == owner]
-    return min((_left(board, start) for start in binding), default=NO_LIMIT)
+    """GPUs of an owner's entitlement that the job may hold from then on and leave what is promised on it."""
+    binding = [hold for hold in _in_the_way(board, job, pool, from_ms) if _owner(board, hold) == owner]
+    return min((_left(board, job, hold) for hold in binding), default=NO_LIMIT)
 
 
-def _in_the_way(board: Board, job: Job, pool: PoolId, from_ms: int) -> list[PlannedStart]:
-    """The planned starts of others that come while the job may still run."""
-    until_ms = from_ms + job.spec.time_limit_seconds * 1000
-    return [start for start in board.planned_in(pool) if start.start_ms < until_ms and start.job != job.id]
-
-
-def _owner(board: Board, start: PlannedStart) -> OwnerId:
-    return board.state.jobs[start.job].owner
-
-
-def _left(board: Board, start: PlannedStart) -> int:
-    """GPUs of its owner's entitlement that nobody needs at a planned start, by time limits and planned starts."""
-    owner, pool, jobs = _owner(board, start), start.pool, board.state.jobs
-    left = board.account(owner, pool).idle + board.outlook(pool).returned_gpus(owner, start.start_ms)
-    for other in board.planned_in(pool):
-        if jobs[other.job].owner == owner and other.start_ms <= start.start_ms < _end_ms(board, other):
-            left -= jobs[other.job].spec.gpus
+def _left(board: Board, job: Job, hold: Hold) -> int:
+    """GPUs of the entitlement that nobody needs when a hold comes, by time limits and by what others are to get."""
+    owner, pool, at_ms = _owner(board, hold), hold.pool, hold.start_ms
+    left = board.account(owner, pool).idle + board.outlook(pool).returned_gpus(owner, at_ms)
+    for other in _holds(board, job, pool):
+        if _owner(board, other) == owner and other.start_ms <= at_ms < _end_ms(board, other):
+            left -= _needed_gpus(board, other)
     return left
 
 
-def _end_ms(board: Board, start: PlannedStart) -> int:
-    return start.start_ms + board.state.jobs[start.job].spec.time_limit_seconds * 1000
+def _is_binding(board: Board, hold: Hold, job: Job) -> bool:
+    """True if even home work must leave it alone: a reservation, or a start planned for the same owner."""
+    return isinstance(hold, AdvanceReservation) or _owner(board, hold) == job.owner
+
+
+def _owner(board: Board, hold: Hold) -> OwnerId:
+    return hold.owner if isinstance(hold, AdvanceReservation) else board.state.jobs[hold.job].owner
+
+
+def _end_ms(board: Board, hold: Hold) -> int:
+    if isinstance(hold, AdvanceReservation):
+        return hold.end_ms
+    return hold.start_ms + board.state.jobs[hold.job].spec.time_limit_seconds * 1000
+
+
+def _needed_gpus(board: Board, hold: Hold) -> int:
+    """What it needs of the entitlement: of an award, what its queue will not use already when it comes."""
+    if isinstance(hold, PlannedStart):
+        return board.state.jobs[hold.job].spec.gpus
+    ends_ms = board.outlook(hold.pool).gpu_ends_ms
+    return sum(int((ends_ms[span.first : span.first + span.nodes] <= hold.start_ms).sum()) for span in hold.spans)
 
 
 # --- planning a start ------------------------------------------------------------------------------------------------
@@ -120,16 +171,18 @@ def _earliest(board: Board, job: Job, fit: Fit) -> PlannedStart | None:
     if board.home_most(job, pool) < gpus:
         return None
     outlook, idle = board.outlook(pool).branch(), board.account(job.owner, pool).idle
-    for start in board.planned_in(pool):
-        other = board.state.jobs[start.job]
-        outlook.enter(start.job, _end_ms(board, start), start.spans, (Charge(other.owner, other.spec.gpus),))
-        idle -= other.spec.gpus if other.owner == job.owner else 0
+    holds = sorted(_holds(board, job, pool), key=lambda hold: _end_ms(board, hold))  # the last end of each GPU counts
+    for number, hold in enumerate(holds, 1):
+        charge = Charge(_owner(board, hold), _needed_gpus(board, hold))
+        outlook.enter(-number, _end_ms(board, hold), hold.spans, (charge,) if charge.owner else ())
+        idle -= charge.gpus if charge.owner == job.owner else 0
     for reservation in board.reserved.values():
         if reservation.pool == pool:
             outlook.close(reservation.spans)
     for node, state in board.state.occupancy[pool].node_states.items():
         if state is not NodeState.UP:
             outlook.close((Span(node, 1, free.full_mask),))
+    outlook.gpu_ends_ms = np.maximum(outlook.gpu_ends_ms, board.outlook(pool).gpu_ends_ms)  # who is in may stay on
     moment_ms = max(outlook.entitled_ms(job.owner, gpus - idle), shape_ms(outlook.gpu_ends_ms, fit.need, free))
     if moment_ms >= NEVER_MS:
         return None
@@ -174,6 +227,12 @@ def _is_sound(board: Board, start: PlannedStart) -> bool:
     demand = board.rules.demand_of(job.owner, job.spec)
     if not board.state.policy.planned_starts or start.pool not in [fit.pool for fit in demand.home_fits]:
         return False
+    end_ms = _end_ms(board, start)
+    if any(
+        hold.end_ms > start.start_ms and overlap(hold.spans, start.spans)
+        for hold in board.barring(job.spec.queue, end_ms, start.pool)
+    ):
+        return False
     return not any(
         occupancy.node_state(node) is not NodeState.UP or occupancy.reserved[node] & span.gpu_mask
         for span in start.spans
@@ -191,7 +250,11 @@ def _may_start(board: Board, start: PlannedStart) -> bool:
         return False
     if is_strict and board.state.queues[job.spec.queue].waiting[0][1] != job.id:
         return False
-    sooner = [other for other in _in_the_way(board, job, pool, board.now_ms) if _when(other) < _when(start)]
-    return not any(overlap(other.spans, start.spans) for other in sooner) and all(
-        _left(board, other) >= job.spec.gpus for other in sooner if _owner(board, other) == job.owner
+    sooner = [
+        hold
+        for hold in _in_the_way(board, job, pool, board.now_ms)
+        if isinstance(hold, AdvanceReservation) or _when(hold) < _when(start)
+    ]
+    return not any(overlap(hold.spans, start.spans) for hold in sooner) and all(
+        _left(board, job, hold) >= job.spec.gpus for hold in sooner if _owner(board, hold) == job.owner
     )

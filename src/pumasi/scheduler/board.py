@@ -4,10 +4,11 @@ Everything is copied on first touch, so a cycle that changes two pools copies tw
 looked at again after a placement, which most cycles never do. The state is never changed.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from copy import copy
 
 from pumasi.events.facts import (
+    AdvanceReservationState,
     AllocationRecharged,
     AttemptPlaced,
     Event,
@@ -20,8 +21,9 @@ from pumasi.events.facts import (
     StartPlanned,
     StopOrdered,
 )
-from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId
 from pumasi.model.jobs import Charge, Span, StopCause, overlap, span_gpus
+from pumasi.model.reservations import AdvanceReservation
 from pumasi.scheduler.outlook import NEVER_MS, Outlook, Outlooks, end_ms
 from pumasi.scheduler.quotas import NO_LIMIT, QuotaTree
 from pumasi.scheduler.rules import Rules
@@ -36,7 +38,7 @@ from pumasi.state.records import Account, Job, PlannedStart, Reservation
 BY = "scheduler"
 _NO_ACCOUNT = Account()
 _NO_STARTS: dict[JobId, PlannedStart] = {}
-_NO_SHADOWS: dict[tuple[JobId, ...], FreeMap] = {}
+_NO_SHADOWS: dict[tuple[tuple[Span, ...], ...], FreeMap] = {}
 
 Run = tuple[int, tuple[Span, ...], tuple[Charge, ...]]  # when it ends, and what it gives back
 
@@ -67,7 +69,7 @@ class Board:
         self._planned_now: dict[JobId, StartPlanned] = {}
         self._own_outlooks: dict[PoolId, Outlook] = {}
         self._moved: dict[PoolId, dict[JobId, Run]] = {}
-        self._shadows: dict[PoolId, dict[tuple[JobId, ...], FreeMap]] = {}
+        self._shadows: dict[PoolId, dict[tuple[tuple[Span, ...], ...], FreeMap]] = {}
         self._surplus_parts: dict[OwnerId, int] | None = None
         self._maps: dict[PoolId, FreeMap] = {}
         self._taken: dict[PoolId, list[Span]] = {}  # what the maps do not show yet
@@ -144,6 +146,27 @@ class Board:
         """The planned starts in a pool."""
         return self._planned_in.get(pool, _NO_STARTS).values()
 
+    def barring(self, queue: QueueId, until_ms: int, pool: PoolId) -> list[AdvanceReservation]:
+        """The reservations in a pool that begin before `until_ms` and are not for jobs of the queue."""
+        return [
+            record.declared
+            for record in self.state.advance_reservations.values()
+            if record.is_barring
+            and record.declared.pool == pool
+            and record.declared.start_ms < until_ms
+            and not record.declared.admits(queue)
+        ]
+
+    def admitting(self, queue: QueueId, pool: PoolId) -> list[AdvanceReservation]:
+        """The reservations in a pool that have begun and are for jobs of the queue."""
+        return [
+            record.declared
+            for record in self.state.advance_reservations.values()
+            if record.state is AdvanceReservationState.ACTIVE
+            and record.declared.pool == pool
+            and record.declared.admits(queue)
+        ]
+
     def outlook(self, pool: PoolId) -> Outlook:
         """What comes free in the pool, and when; to read."""
         moved = self._moved.pop(pool, None)
@@ -157,15 +180,14 @@ class Board:
                 outlook.enter(job, *run)
         return self._own_outlooks.get(pool) or self._outlooks.of(pool)
 
-    def shadow(self, pool: PoolId, starts: Iterable[PlannedStart]) -> FreeMap:
-        """The pool's free GPUs without those of these planned starts, to read."""
+    def shadow(self, pool: PoolId, held: tuple[tuple[Span, ...], ...]) -> FreeMap:
+        """The pool's free GPUs without these, to read."""
         shadows = self._shadows.setdefault(pool, {})
-        key = tuple(start.job for start in starts)
-        if key not in shadows:
-            shadows[key] = self.free(pool).branch()
-            for start in starts:
-                shadows[key].take_free(start.spans)
-        return shadows[key]
+        if held not in shadows:
+            shadows[held] = self.free(pool).branch()
+            for spans in held:
+                shadows[held].take_free(spans)
+        return shadows[held]
 
     # --- rooms -------------------------------------------------------------------------------------------------------
 

@@ -79,13 +79,13 @@ def _by_rank(board: Board, demand: Demand) -> list[Fit]:
 def borrow_charges(board: Board, job: Job, pool: PoolId) -> tuple[Charge, ...] | None:
     """On whose entitlement the job would run: its own owner's as far as it goes, the rest from the idlest lenders.
 
-    What a planned start counts on is left to it. Notes who is held back by that.
+    What a planned start or a reservation counts on is left to it. Notes who is held back by that.
     """
     own = min(board.account(job.owner, pool).idle, board.home_room(job, pool))
     rooms = [(max(0, own), job.owner), *board.lendable(job.owner, pool)]
     if sum(room for room, _ in rooms) < job.spec.gpus:
         return None
-    if board.planned_in(pool):
+    if board.planned_in(pool) or board.state.advance_reservations:
         rooms = [(max(0, min(room, unpromised(board, job, pool, owner, board.now_ms))), owner) for room, owner in rooms]
     charges = _shared_out(job.spec.gpus, rooms)
     if charges is None:

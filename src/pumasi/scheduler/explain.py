@@ -25,9 +25,10 @@ _C = ReasonCode
 
 # The nearer to a start, the earlier; what no waiting changes comes last.
 _NEARNESS = (
-    _C.TOO_FEW_FREE, _C.PLANNED_START, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED,
-    _C.NOTHING_TO_BORROW, _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED, _C.LENDER_REFUSES_OWNER,
-    _C.LENDER_REFUSES_KIND, _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL, _C.QUEUE_LIMIT_TOO_SMALL,
+    _C.TOO_FEW_FREE, _C.PLANNED_START, _C.RESERVED, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT,
+    _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW, _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED,
+    _C.LENDER_REFUSES_OWNER, _C.LENDER_REFUSES_KIND, _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL,
+    _C.QUEUE_LIMIT_TOO_SMALL,
 )  # fmt: skip
 _RANK = {code: rank for rank, code in enumerate(_NEARNESS)}
 
@@ -142,6 +143,11 @@ def _held_back(board: Board, job: Job, pool: PoolId) -> Reason | None:
             seconds = max(0, start.start_ms - board.now_ms) // 1000
             detail = f"it might still run when job {start.job} is to start there, in {seconds} seconds at the latest"
             return Reason(_C.PLANNED_START, pool, detail, f"a time limit of at most {seconds} seconds")
+    for reservation in board.barring(job.spec.queue, until_ms, pool):
+        seconds = max(0, reservation.start_ms - board.now_ms) // 1000
+        detail = f"it might still run when reservation {reservation.id} begins, in {seconds} seconds"
+        would_start = f"a time limit of at most {seconds} seconds" if seconds else f"the end of {reservation.id}"
+        return Reason(_C.RESERVED, pool, detail, would_start)
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pumasi.model.fleet import PARTS_PER_GPU
 from pumasi.model.ids import JobId, OwnerId, QueueId
 from pumasi.scheduler.board import Board
-from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.demand import NO_LIMIT_SECONDS, Demand
 from pumasi.scheduler.outlook import NEVER_MS
 from pumasi.state.backlog import Line
 from pumasi.state.records import Job
@@ -25,6 +25,7 @@ Head = tuple[tuple[int, JobId], int]  # the next job of a file, and which file
 # What a node that has not been opened has in it. Most never are, so they share these, which nobody changes.
 _NONE: list[Any] = []
 _NOBODY: set[Any] = set()
+_NOBODY_LATE: dict[Any, int] = {}
 
 
 class File:
@@ -50,13 +51,14 @@ class ShareNode:
     """A queue with work in it or below it. A queue with both is a node whose own work is one more child.
 
     What is below a node is only read from the state when its turn comes. `refused`: what found no room in a queue that
-    shares its quotas; `demands`: what is asked for below it, if all queues there share them, and
-    `logs_left`: how many of the tree's demands were not refused when its heap was thinned.
+    shares its quotas; `held_back`: from what time limit on a job of this queue would delay what is promised;
+    `demands`: what is asked for below it, if all queues there share them, and `logs_left`: how many of the tree's
+    demands were not refused when its heap was thinned.
     """
 
     __slots__ = (
-        "children", "demands", "files", "heads", "heap", "is_open", "logs_left", "parent", "position", "queue",
-        "refused", "scale", "use",
+        "children", "demands", "files", "heads", "heap", "held_back", "is_open", "logs_left", "parent", "position",
+        "queue", "refused", "scale", "use",
     )  # fmt: skip
 
     def __init__(self, queue: QueueId, parent: "ShareNode | None", position: int, use: int) -> None:
@@ -73,6 +75,7 @@ class ShareNode:
         self.demands: list[Demand] = _NONE
         self.logs_left = -1
         self.refused: set[Demand] = _NOBODY
+        self.held_back: dict[Demand, int] = _NOBODY_LATE
 
     @property
     def key(self) -> tuple[int, int, "ShareNode"]:
@@ -99,7 +102,8 @@ class ShareNode:
                 if file.demand.is_refused or file.demand in refused:
                     heappop(heads)
                     continue
-                if job.spec.time_limit_seconds < file.demand.held_back_seconds:
+                held_back_seconds = self.held_back.get(file.demand, NO_LIMIT_SECONDS)
+                if job.spec.time_limit_seconds < min(file.demand.held_back_seconds, held_back_seconds):
                     return job, file.demand
                 file.passed = min(file.passed, file.at)
             self._advance(file, number)
@@ -127,6 +131,7 @@ class ShareNode:
             (file.line[file.at], number) for number, file in enumerate(self.files) if file.at < len(file.line)
         ]  # fmt: skip
         heapify(self.heads)
+        self.held_back = _NOBODY_LATE
         return bool(self.heads)
 
 

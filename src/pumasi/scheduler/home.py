@@ -26,20 +26,26 @@ def home_pass(board: Board, tree: ShareTree) -> None:
 
 def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
     """Remember that the demand finds no room: in queues that share these quotas; for the owner, if no quota is why."""
-    is_held_back = job.id in board.held_back and not demand.has_quotas
-    if is_held_back:
-        demand.held_back_seconds = min(demand.held_back_seconds, job.spec.time_limit_seconds)
-    else:
-        leaf.refused.add(demand)
     if leaf.queue in board.rules.strict:
         leaf.heads.clear()
-    if is_held_back:
+    if job.id in board.held_back:
+        _hold_back(board, leaf, job, demand)
         return
+    leaf.refused.add(demand)
     if demand.has_quotas:
         demand.close_all_but(tuple(fit for fit in demand.open_fits if may_have_room(board, demand, fit)))
     demand.is_refused = not demand.has_quotas or not any(
         board.is_queue_bound(job, fit.pool) for fit in demand.open_fits
     )
+
+
+def _hold_back(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
+    """Whoever takes as long is held back as well: in this queue, or in all if quotas and awards make none different."""
+    seconds = job.spec.time_limit_seconds
+    if demand.has_quotas or board.state.advance_reservations:
+        leaf.held_back = {**leaf.held_back, demand: min(seconds, leaf.held_back.get(demand, seconds))}
+    else:
+        demand.held_back_seconds = min(demand.held_back_seconds, seconds)
 
 
 def place_home(board: Board, job: Job, demand: Demand) -> bool:

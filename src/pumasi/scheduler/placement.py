@@ -230,6 +230,13 @@ def _low_bits(bits: int, count: int) -> Iterator[int]:
         bits &= bits - 1
 
 
+def rest_of(free: FreeMap, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    """All nodes of a pool but these; `spans`: whole nodes, in order."""
+    ends = [0, *[span.first + span.nodes for span in spans]]
+    firsts = [*[span.first for span in spans], free.nodes]
+    return tuple(Span(end, first - end, free.full_mask) for end, first in zip(ends, firsts, strict=True) if end < first)
+
+
 def merged(pieces: list[Span]) -> tuple[Span, ...]:
     """Neighbouring spans with equal masks joined; `pieces` in order of nodes."""
     spans: list[Span] = []

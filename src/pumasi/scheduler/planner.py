@@ -118,7 +118,12 @@ class Planner:
                 demand = self._rules.demand(backlog.key, backlog.spec)
                 if demand not in self._asleep:
                     awake[demand] = None
-                elif demand.has_quotas or self.state.planned or self._has_reserved(demand):
+                elif (
+                    demand.has_quotas
+                    or self.state.planned
+                    or self.state.advance_reservations
+                    or self._has_reserved(demand)
+                ):
                     self._wake(demand)
         self._arrived = forgotten + len(arrived)
 

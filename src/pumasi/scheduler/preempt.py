@@ -14,6 +14,7 @@ from msgspec import Struct
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import PoolId, QueueId
 from pumasi.model.jobs import Span, StopCause
+from pumasi.scheduler.backfill import leaves_holds
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import kill_at_by_contract_ms, lost_gpu_milliseconds
@@ -74,15 +75,20 @@ def _lines(board: Board, queue: QueueId) -> Iterator[list[tuple[int, int]]]:
 
 
 def _preempt(board: Board, scope: QueueId, job: Job, demand: Demand) -> bool:
-    rooms = [room for fit in demand.home_fits if (room := _room(board, scope, job, fit)) is not None]
+    due_ms = board.now_ms + board.state.owners[job.owner].declared.lending.reclaim_window_seconds * 1000
+    rooms = [
+        room
+        for fit in demand.home_fits
+        if (room := _room(board, scope, job, fit)) is not None
+        and leaves_holds(board, job, room.pool, room.spans, due_ms)
+    ]
     if not rooms:
         return False
     best = min(rooms, key=lambda room: room.lost)
-    contract = board.state.owners[job.owner].declared.lending
     for victim in best.victims:
         kill_at_ms = kill_at_by_contract_ms(board, victim.attempts[-1], job.owner)
         board.stop(victim, kill_at_ms, job.id, StopCause.PREEMPT)
-    board.reserve(job, best.pool, best.spans, board.now_ms + contract.reclaim_window_seconds * 1000)
+    board.reserve(job, best.pool, best.spans, due_ms)
     return True
 
 

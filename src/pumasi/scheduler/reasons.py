@@ -42,6 +42,7 @@ class ReasonCode(StrEnum):
     POWER_CAP = "power_cap"
     RECLAIMING = "reclaiming"
     PLANNED_START = "planned_start"
+    RESERVED = "reserved"
     ENTITLEMENT_USED = "entitlement_used"
     QUEUE_LIMIT = "queue_limit"
     LENT_OUT = "lent_out"
@@ -82,6 +83,7 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.POWER_CAP: "PowerNotAvail",
     _C.RECLAIMING: "Resources",
     _C.PLANNED_START: "Priority",
+    _C.RESERVED: "ReqNodeNotAvail",
     _C.ENTITLEMENT_USED: "AssocGrpGRES",
     _C.QUEUE_LIMIT: "AssocGrpGRES",
     _C.LENT_OUT: "Resources",

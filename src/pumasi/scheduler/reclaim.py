@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Span
-from pumasi.scheduler.backfill import unpromised
+from pumasi.scheduler.backfill import leaves_holds
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
@@ -95,13 +95,13 @@ class Claims:
         options = [offer.option for offer in offers if offer.option is not None]
         while options:
             best = min(options, key=attrgetter("cost"))
-            if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_planned(job, best.pool):
+            if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_holds(job, best):
                 return best
             options.remove(best)
         return None
 
-    def _leaves_planned(self, job: Job, pool: PoolId) -> bool:
-        is_so = unpromised(self._board, job, pool, job.owner, self._due_ms(job.owner)) >= job.spec.gpus
+    def _leaves_holds(self, job: Job, option: Option) -> bool:
+        is_so = leaves_holds(self._board, job, option.pool, option.spans, self._due_ms(job.owner))
         if not is_so:
             self._board.held_back[job.id] = None
         return is_so

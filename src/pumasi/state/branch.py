@@ -26,6 +26,7 @@ def branch(state: FleetState) -> FleetState:
     twin.queues = {name: _queue(record) for name, record in state.queues.items()}
     twin.reservations = {job: copy(reservation) for job, reservation in state.reservations.items()}
     twin.planned = dict(state.planned)
+    twin.advance_reservations = {name: copy(record) for name, record in state.advance_reservations.items()}
     twin.active = {pool: dict(jobs) for pool, jobs in state.active.items()}
     _branch_derived(state, twin)
     return twin

@@ -8,6 +8,7 @@ from pumasi.model.access import Principal, Token
 from pumasi.model.fleet import GpuModel, Policy, Stage
 from pumasi.model.ids import GpuModelId, JobId, OwnerId, PoolId, PrincipalId, QueueId, SiteId
 from pumasi.model.jobs import AttemptState, Charge, JobState
+from pumasi.model.reservations import ReservationId
 from pumasi.state import accounts
 from pumasi.state.accounts import Accounts
 from pumasi.state.backlog import Backlogs, Changes
@@ -15,6 +16,7 @@ from pumasi.state.occupancy import Occupancy
 from pumasi.state.power import powered_gpus
 from pumasi.state.records import (
     Account,
+    AdvanceRecord,
     Attempt,
     Job,
     OwnerRecord,
@@ -52,6 +54,7 @@ class FleetState:
         self.active: dict[PoolId, dict[JobId, None]] = {}
         self.reservations: dict[JobId, Reservation] = {}
         self.planned: dict[JobId, PlannedStart] = {}
+        self.advance_reservations: dict[ReservationId, AdvanceRecord] = {}
         self.requests: dict[str, Request] = {}
         self.principals: dict[PrincipalId, Principal] = {}
         self.tokens: dict[str, Token] = {}
@@ -204,6 +207,10 @@ class FleetState:
         self.note_guest(job)
         self.changes.stir(attempt.pool)
         self.changes.move(attempt.pool, job.id)
+
+    def handed_over(self) -> set[JobId]:
+        """The jobs that stand for GPUs handed over; no engine of a site runs them."""
+        return {record.job for record in self.advance_reservations.values() if record.job}
 
     # --- reservations ------------------------------------------------------------------------------------------------
 

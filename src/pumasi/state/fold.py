@@ -4,13 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from pumasi.events import facts
-from pumasi.events.facts import Event, LinkState, NodeState, ReservationState
+from pumasi.events.facts import AdvanceReservationState, Event, LinkState, NodeState, ReservationState
 from pumasi.model.ids import JobId, SiteId, queue_parent
 from pumasi.model.jobs import TERMINAL_STATES, AttemptState, JobState, Outcome, not_again, span_gpus
+from pumasi.model.reservations import ReservationId
 from pumasi.state import accounts
 from pumasi.state.fleet_state import FleetState
-from pumasi.state.machines import ATTEMPT, JOB, LINK, NODE, RESERVATION, IllegalTransition
+from pumasi.state.machines import ADVANCE_RESERVATION, ATTEMPT, JOB, LINK, NODE, RESERVATION, IllegalTransition
 from pumasi.state.records import (
+    AdvanceRecord,
     Attempt,
     Job,
     OwnerRecord,
@@ -294,6 +296,36 @@ def _start_given_up(state: FleetState, event: facts.StartGivenUp) -> None:
     state.unplan(event.job)
 
 
+def _advance_reservation_made(state: FleetState, event: facts.AdvanceReservationMade) -> None:
+    made = event.reservation
+    ADVANCE_RESERVATION.check(made.id, None, "AdvanceReservationMade", AdvanceReservationState.SCHEDULED)
+    if made.id in state.advance_reservations:
+        raise IllegalTransition(f"there is a reservation {made.id} already")
+    state.advance_reservations[made.id] = AdvanceRecord(made, AdvanceReservationState.SCHEDULED)
+    state.changes.stir(made.pool)  # planned starts may be in its way
+
+
+def _advance_reservation_began(state: FleetState, event: facts.AdvanceReservationBegan) -> None:
+    record = _advance_record(state, event.reservation)
+    target = AdvanceReservationState.ACTIVE
+    ADVANCE_RESERVATION.check(event.reservation, record.state, "AdvanceReservationBegan", target)
+    record.state, record.job = target, event.job
+
+
+def _advance_reservation_ended(state: FleetState, event: facts.AdvanceReservationEnded) -> None:
+    record = _advance_record(state, event.reservation)
+    ADVANCE_RESERVATION.check(event.reservation, record.state, "AdvanceReservationEnded", event.state)
+    del state.advance_reservations[event.reservation]
+    state.changes.stir(record.declared.pool)
+
+
+def _advance_record(state: FleetState, name: ReservationId) -> AdvanceRecord:
+    record = state.advance_reservations.get(name)
+    if record is None:
+        raise IllegalTransition(f"there is no reservation {name}")
+    return record
+
+
 def _reservation_ended(state: FleetState, event: facts.ReservationEnded) -> None:
     reservation = state.reservations.get(event.job)
     if reservation is None:
@@ -362,6 +394,9 @@ _HANDLERS: dict[type, Callable[[FleetState, Any], Job | None]] = {
     facts.StartPlanned: _start_planned,
     facts.StartGivenUp: _start_given_up,
     facts.ReservationEnded: _reservation_ended,
+    facts.AdvanceReservationMade: _advance_reservation_made,
+    facts.AdvanceReservationBegan: _advance_reservation_began,
+    facts.AdvanceReservationEnded: _advance_reservation_ended,
     facts.PrincipalDeclared: _principal_declared,
     facts.TokenIssued: _token_issued,
     facts.TokenRevoked: _token_revoked,

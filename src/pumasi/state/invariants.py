@@ -6,15 +6,15 @@ Each check recomputes from the jobs what the incremental counters claim, and yie
 from collections import Counter
 from collections.abc import Iterator
 
-from pumasi.events.facts import NodeState
+from pumasi.events.facts import AdvanceReservationState, NodeState
 from pumasi.model.ids import QueueId, queue_parent
-from pumasi.model.jobs import JobState, gpus_on_each_node
+from pumasi.model.jobs import JobState, gpus_on_each_node, overlap
 from pumasi.state.accounts import Accounts, post, promise
 from pumasi.state.backlog import Backlog, shape_key
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.freemap import FreeMap
 from pumasi.state.lending import lending_limit
-from pumasi.state.records import Account, Job
+from pumasi.state.records import Account, AdvanceRecord, Job
 
 
 def violations(state: FleetState) -> list[str]:
@@ -130,12 +130,38 @@ def _waiting(state: FleetState) -> Iterator[str]:
     if waiting != state.waiting_jobs:
         yield f"{waiting} jobs wait, {state.waiting_jobs} are counted"
     yield from _backlogs(state)
+    yield from _advance_reservations(state)
     for job_id in state.planned:
         if job_id not in state.jobs or state.jobs[job_id].state is not JobState.WAITING:
             yield f"a start is planned for job {job_id}, which is not waiting"
     for job_id in state.reservations:
         if job_id not in state.jobs or state.jobs[job_id].state is not JobState.WAITING:
             yield f"reservation for job {job_id}, which is not waiting"
+
+
+def _advance_reservations(state: FleetState) -> Iterator[str]:
+    """No GPU is reserved twice for one time, and none is used by whom it is not reserved for."""
+    records = list(state.advance_reservations.values())
+    for place, record in enumerate(records):
+        one = record.declared
+        if record.job and (record.job not in state.jobs or state.jobs[record.job].live is None):
+            yield f"reservation {one.id} is handed over, and its job {record.job} holds nothing"
+        if record.state is AdvanceReservationState.ACTIVE:
+            yield from _intruders(state, record)
+        for other in (each.declared for each in records[:place] if each.declared.pool == one.pool):
+            if one.start_ms < other.end_ms and other.start_ms < one.end_ms and overlap(one.spans, other.spans):
+                yield f"reservations {one.id} and {other.id} hold the same GPUs"
+
+
+def _intruders(state: FleetState, record: AdvanceRecord) -> Iterator[str]:
+    """Who holds GPUs of a reservation that has begun, is not whom it is for, and was placed since."""
+    made = record.declared
+    for number in state.active[made.pool]:
+        job = state.jobs[number]
+        attempt = job.attempts[-1]
+        is_meant = number == record.job or made.admits(job.spec.queue) or attempt.placed_ms <= made.start_ms
+        if not is_meant and overlap(attempt.spans, made.spans):
+            yield f"job {number} was placed on GPUs of reservation {made.id}"
 
 
 def _backlogs(state: FleetState) -> Iterator[str]:

@@ -7,7 +7,7 @@ The fold asks the table before it changes anything; what is not listed cannot ha
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
-from pumasi.events.facts import LinkState, NodeState, ReservationState
+from pumasi.events.facts import AdvanceReservationState, LinkState, NodeState, ReservationState
 from pumasi.model.jobs import AttemptState, JobState
 
 S = TypeVar("S", bound=StrEnum)
@@ -114,4 +114,16 @@ RESERVATION: Machine[ReservationState] = Machine(
     ),
 )
 
-MACHINES = (JOB, ATTEMPT, NODE, LINK, RESERVATION)
+_V = AdvanceReservationState
+
+ADVANCE_RESERVATION: Machine[AdvanceReservationState] = Machine(
+    "advance reservation",
+    (
+        Edge(None, "AdvanceReservationMade", _V.SCHEDULED),
+        Edge(_V.SCHEDULED, "AdvanceReservationBegan", _V.ACTIVE),
+        Edge(_V.SCHEDULED, "AdvanceReservationEnded", _V.CANCELLED),
+        Edge(_V.ACTIVE, "AdvanceReservationEnded", _V.ENDED),
+    ),
+)
+
+MACHINES = (JOB, ATTEMPT, NODE, LINK, RESERVATION, ADVANCE_RESERVATION)

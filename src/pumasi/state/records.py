@@ -2,7 +2,7 @@
 
 from msgspec import Struct, field
 
-from pumasi.events.facts import LinkState, ReservationState
+from pumasi.events.facts import AdvanceReservationState, LinkState, ReservationState
 from pumasi.model.fleet import PARTS_PER_GPU, Owner, Pool, Queue, Site, Stage
 from pumasi.model.ids import JobId, OwnerId, PoolId, PrincipalId, QueueId, queue_owner
 from pumasi.model.jobs import (
@@ -16,6 +16,7 @@ from pumasi.model.jobs import (
     StopCause,
     span_gpus,
 )
+from pumasi.model.reservations import AdvanceReservation
 
 
 class Stop(Struct, gc=False):
@@ -191,6 +192,19 @@ class PlannedStart(Struct, gc=False):
     spans: tuple[Span, ...]
     made_ms: int
     start_ms: int
+
+
+class AdvanceRecord(Struct, gc=False):
+    """A reservation made in advance. `job`: the job that stands for its GPUs while they are handed over."""
+
+    declared: AdvanceReservation
+    state: AdvanceReservationState
+    job: JobId = 0
+
+    @property
+    def is_barring(self) -> bool:
+        """True if others must be kept off its GPUs; what is handed over, the job that stands for it keeps."""
+        return not self.job
 
 
 class Request(Struct, gc=False):

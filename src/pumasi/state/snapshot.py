@@ -11,6 +11,7 @@ from pumasi.model.fleet import GpuModel, Policy
 from pumasi.model.ids import JobId, PoolId
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import (
+    AdvanceRecord,
     Job,
     OwnerRecord,
     PlannedStart,
@@ -43,6 +44,7 @@ class _Image(Struct):
     requests: dict[str, Request]
     principals: list[Principal]
     tokens: list[Token]
+    advance_reservations: list[AdvanceRecord] = []  # none in snapshots of versions that knew none
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -83,6 +85,7 @@ def load(body: bytes) -> FleetState:
     state.active = {pool: dict.fromkeys(jobs) for pool, jobs in image.active.items()}
     state.reservations = {reservation.job: reservation for reservation in image.reservations}
     state.planned = {start.job: start for start in image.planned}
+    state.advance_reservations = {record.declared.id: record for record in image.advance_reservations}
     state.requests = image.requests
     state.principals = {principal.id: principal for principal in image.principals}
     state.tokens = {token.digest: token for token in image.tokens}
@@ -121,6 +124,7 @@ def _image(state: FleetState) -> _Image:
         active={pool: list(jobs) for pool, jobs in state.active.items()},
         reservations=list(state.reservations.values()),
         planned=list(state.planned.values()),
+        advance_reservations=list(state.advance_reservations.values()),
         requests=state.requests,
         principals=list(state.principals.values()),
         tokens=list(state.tokens.values()),

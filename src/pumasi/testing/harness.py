@@ -6,6 +6,9 @@ Every plan is linted before it is applied, every state is checked after; a findi
 from collections.abc import Iterable
 from typing import Any
 
+from pumasi.control import reservation_commands
+from pumasi.control.commands import MakeReservation
+from pumasi.control.refusals import Refusal
 from pumasi.events import facts
 from pumasi.events.facts import AttemptPlaced, Event, NodeState, StopOrdered
 from pumasi.ledger.ledger import Ledger
@@ -68,6 +71,7 @@ class Harness:
 
     def tick(self) -> Plan:
         """One cycle, and the engines start at once what it placed."""
+        self._settle_advance()
         self.plan = planned(self.state, self.now_ms, self._planner)
         for event in self.plan.events:
             self._remember(event)
@@ -75,6 +79,20 @@ class Harness:
             if isinstance(event, AttemptPlaced):
                 self.record(facts.AttemptStarted(at_ms=self.now_ms, job=event.job, attempt=event.attempt))
         return self.plan
+
+    def reserve(self, command: MakeReservation) -> Refusal | None:
+        """Reserve nodes in advance; returns why not, if so."""
+        answer = reservation_commands.make(self.state, command, self.now_ms)
+        if isinstance(answer, Refusal):
+            return answer
+        for event in answer.events:
+            self.record(event)
+        return None
+
+    def _settle_advance(self) -> None:
+        for record in list(self.state.advance_reservations.values()):
+            for event in reservation_commands.due(self.state, record, self.now_ms):
+                self.record(event)
 
     def wait(self, seconds: int) -> None:
         """Time passes; runs end at their time limit or when they are killed."""
@@ -108,7 +126,8 @@ class Harness:
             return
         if state is NodeState.DOWN:
             for job in self.state.occupancy[pool].jobs_on(node):
-                self.end(job, Outcome.NODE_FAILED, JobState.WAITING)
+                again = JobState.WAITING if self.state.jobs[job].spec.requeue else JobState.FAILED
+                self.end(job, Outcome.NODE_FAILED, again)
         self.record(facts.NodeChanged(at_ms=self.now_ms, pool=pool, node=node, state=state, reason="test"))
 
     def set_power(self, site: SiteId, kilowatts: int, within_seconds: int = 300) -> None:
@@ -124,7 +143,8 @@ class Harness:
         )  # fmt: skip
 
     def _next_end(self, until_ms: int) -> tuple[int, JobId] | None:
-        ends = [(_end_ms(job), job.id) for job in self.state.jobs.values() if job.live]
+        handed_over = self.state.handed_over()
+        ends = [(_end_ms(job), job.id) for job in self.state.jobs.values() if job.live and job.id not in handed_over]
         return min((end for end in ends if end[0] <= until_ms), default=None)
 
     def _run_out(self, job: Job) -> None:
