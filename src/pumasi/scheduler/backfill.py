@@ -159,6 +159,14 @@ def plan_start(board: Board, job: Job, demand: Demand) -> None:
         _look_when_late(board, board.planned[job.id])
 
 
+def may_plan_start(board: Board, demand: Demand) -> bool:
+    """False only if no job of the demand can be promised a start in this cycle."""
+    owner, gpus = demand.owner, demand.spec.gpus
+    return gpus > 1 and any(
+        board.account(owner, fit.pool).due >= gpus and has_slot(board, owner, fit.pool) for fit in demand.home_fits
+    )
+
+
 def has_slot(board: Board, owner: OwnerId, pool: PoolId) -> bool:
     """True if one more start may be planned for the owner in the pool."""
     planned = sum(_owner(board, start) == owner for start in board.planned_in(pool))

@@ -16,6 +16,8 @@ from pumasi.state.records import Job
 
 def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
     """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is."""
+    for tree in trees:
+        tree.begin()
     trees = [tree for tree in trees if tree.has_work]
     standing = Standing(board, [tree.owner for tree in trees])
     while trees:

@@ -5,7 +5,7 @@ them like a steady past. Keys are exact integers: use × (least common multiple 
 Only the child at the top of a heap ever changes its key, so a placement costs one heap step a level.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heapreplace
 from math import lcm
 from typing import Any
@@ -15,6 +15,7 @@ from pumasi.model.ids import JobId, OwnerId, QueueId
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import NO_LIMIT_SECONDS, Demand
 from pumasi.scheduler.outlook import NEVER_MS
+from pumasi.scheduler.rooms import may_have_room
 from pumasi.state.backlog import Line
 from pumasi.state.records import Job
 
@@ -149,12 +150,14 @@ class ShareTree:
         self._files: list[File] = []
         self._refused: dict[QueueId, set[Demand]] = {}
         self.root = ShareNode(owner, None, 0, self._use(owner))
-        self.refill()
+        self.has_work = True
 
-    def refill(self) -> None:
-        """Start a new pass over what is left."""
+    def begin(self, is_worth_a_turn: Callable[[Board, Demand], bool] | None = None) -> None:
+        """Start a pass over what is left. What surely finds no room has no turn, unless it `is_worth_a_turn` anyway."""
         for demand in self.demands:
             demand.reopen()
+            demand.close_all_but(tuple([fit for fit in demand.open_fits if may_have_room(self._board, demand, fit)]))
+            demand.is_refused = not demand.open_fits and not (is_worth_a_turn and is_worth_a_turn(self._board, demand))
         for refused in self._refused.values():
             refused.clear()
         self.has_work = self.root.refill()

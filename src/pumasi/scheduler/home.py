@@ -1,7 +1,7 @@
 """The home pass: work within an owner's entitlement, first in free GPUs, else by asking lent ones back."""
 
 from pumasi.model.jobs import Charge
-from pumasi.scheduler.backfill import find_around, plan_start, unpromised
+from pumasi.scheduler.backfill import find_around, may_plan_start, plan_start, unpromised
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareNode, ShareTree
@@ -15,6 +15,7 @@ from pumasi.state.records import Job
 def home_pass(board: Board, tree: ShareTree) -> None:
     """Place an owner's work at home in the order of fair share, or reserve lent GPUs for it."""
     claims = Claims(board)
+    tree.begin(may_plan_start)
     while (turn := tree.next()) is not None:
         leaf, (job, demand) = turn
         if place_home(board, job, demand) or claims.claim(job, demand):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 
 from pumasi.model.ids import PoolId
-from pumasi.scheduler.backfill import has_slot, settle_planned
+from pumasi.scheduler.backfill import may_plan_start, settle_planned
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.borrow import borrow_pass
 from pumasi.scheduler.demand import Demand
@@ -159,7 +159,6 @@ class Planner:
         trees = share_trees(board, worth)
         for tree in trees:
             home_pass(board, tree)
-            tree.refill()
         settle_power(board)
         borrow_pass(board, trees)
         preempt_pass(board)
@@ -199,7 +198,7 @@ class Planner:
                     self._wake(demand)
                 elif demand not in worth and (
                     pool in whole
-                    or has_slot(board, demand.owner, pool)
+                    or may_plan_start(board, demand)
                     or any(fit.pool in stirred and may_have_room(board, demand, fit) for fit in demand.fits)
                 ):
                     worth[demand] = None
