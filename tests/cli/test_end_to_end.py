@@ -17,6 +17,7 @@ import pytest
 
 from pumasi import Client
 from pumasi.client.errors import NotFound, Refused
+from pumasi.demo.report import milliseconds
 from tests.cli.conftest import Result
 
 START_SECONDS_MAX = 40
@@ -143,6 +144,33 @@ def test_an_array_runs_with_its_indexes(fleet: Fleet) -> None:
     numbers = submitted.out.split()
     assert submitted.code == 0
     assert [fleet.pumasi("logs", number).out for number in numbers] == ["2 of 2\n", "4 of 2\n"]
+
+
+def test_a_class_gets_a_slice_each_and_uses_parts_of_gpus(fleet: Fleet, client: Client) -> None:
+    """Twenty students ask as they do of Slurm; all run at once, no two on one slice, and an hour of four is a GPU's."""
+    asked = ("-A", "computing/classes", "--gres=gpu:1g.24gb:1", "-t", "5", "-D", str(fleet.folder), "-a", "1-20")
+    wrapped = ("--wrap", "echo $PUMASI_SLICE $SLURM_JOB_GPUS; until [ -e lesson-over ]; do sleep 0.1; done")
+    numbers = fleet.pumasi("submit", "--parsable", *wrapped, *asked).out.split()
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while any(client.job(int(number))["state"] != "active" for number in numbers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (line,) = fleet.pumasi(
+        "info", "-s", "-p", "cs-slices", "--columns", "MODEL,GPUS(F/T)", "--no-headers"
+    ).out.splitlines()
+    assert line.split() == ["rtx-pro-6000/4x1g.24gb", "12/32"]
+    assert fleet.pumasi("queue", "-j", numbers[0], "--columns", "GPUS", "--no-headers").out.strip() == "1g.24gb:1"
+    (fleet.folder / "lesson-over").touch()
+    ended = [client.wait(int(number), timeout_seconds=60) for number in numbers]
+    assert {job["state"] for job in ended} == {"succeeded"}
+    said = sorted(fleet.pumasi("logs", number).out.split() for number in numbers[:4])
+    assert [slice_name for slice_name, _ in said] == ["1g.24gb"] * 4 and len({gpu for _, gpu in said}) == 4
+    attempts = [attempt for job in ended for attempt in job["attempts"]]
+    slice_milliseconds = sum(
+        milliseconds(attempt["ended_at"]) - milliseconds(attempt["placed_at"]) for attempt in attempts
+    )
+    (used,) = [row for row in client.usage(by="pool")["items"] if row["by"]["pool"] == "cs-slices"]
+    assert used["gpu_milliseconds"] == slice_milliseconds // 4
 
 
 def test_a_job_waits_says_why_and_is_held_released_and_cancelled(fleet: Fleet) -> None:

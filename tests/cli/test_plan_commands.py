@@ -32,7 +32,7 @@ def test_check_says_what_is_there() -> None:
     result = run("check", "korea", "campus")
     assert result.exit_code == ExitCode.OK
     assert "korea: sound: 260,000 GPUs, 9 owners" in result.stdout
-    assert "campus: sound: 96 GPUs, 3 owners, 3 sites, 3 pools, 9 queues" in result.stdout
+    assert "campus: sound: 96 GPUs, 3 owners, 3 sites, 4 pools, 9 queues" in result.stdout
 
 
 def test_check_lists_every_mistake_on_stderr(tmp_path: Path) -> None:

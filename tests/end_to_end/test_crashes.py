@@ -165,8 +165,8 @@ def test_reclaim_gives_notice_before_the_kill_and_the_books_add_up(fleet: Runnin
     """Physics borrows what computing leaves idle; computing's own job gets it back within the window."""
     script = "#!/bin/sh\ntrap 'echo notice; exit 143' TERM\nsleep 600 & wait $!\n"
     pools = [row for row in fleet.client.pools() if row["id"] == "cs-rtx"]
-    assert pools[0]["gpus"] == 32
-    borrower = fleet.client.submit(job(0, gpus=32, pools=["cs-rtx"], script=script))
+    assert pools[0]["gpus"] == 24
+    borrower = fleet.client.submit(job(0, gpus=24, pools=["cs-rtx"], script=script))
     until(state_is(fleet, borrower, "running"))
     owner = fleet.client.submit(job(1, queue="computing", gpus=16, pools=["cs-rtx"]))
     assert fleet.client.wait(owner, 300)["state"] == "succeeded"

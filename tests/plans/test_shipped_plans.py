@@ -120,8 +120,9 @@ def test_korea_loads_fast() -> None:
 def test_campus_has_96_gpus_in_three_clusters() -> None:
     """The file a newcomer copies: small, sound, all owners lend and get back within minutes."""
     plan = load_plan(find_data_file("campus.yaml"))
-    assert sum(pool.gpus for pool in plan.pools) == 96
-    assert [pool.gpus for pool in plan.pools] == [32, 32, 32]
+    assert [pool.whole_gpus for pool in plan.pools] == [32, 32, 24, 8]
+    assert summarize(plan, "2026-06-01").gpus_by_site == {"physics-hall": 32, "clinic": 32, "cs-lab": 32}
+    assert [(pool.slice, pool.gpus) for pool in plan.pools if pool.slice] == [("1g.24gb", 32)]
     assert all(owner.lending.lendable_percent for owner in plan.owners)
     assert all(owner.lending.reclaim_window_seconds <= 180 for owner in plan.owners)
     assert all(stage_of(pool, "2026-06-01") is Stage.IN_SERVICE for pool in plan.pools)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from pumasi.cli.main import run as pumasi
+from pumasi.model.fleet import PARTS_PER_GPU
 from pumasi.model.ids import queue_owner
 from pumasi.twin.commands import simulate as run_tasks
 from pumasi.twin.commands import tasks_of
@@ -86,16 +87,21 @@ class TestMeasures:
         rules = Rules(name="as-planned")
         ready, outcome = simulated(folder, rules)
         found = measure(outcome, ready, rules, ready.scenario.start_ms)
-        statement = outcome.ledger.statement(ready.scenario.until_ms)
-        assert found.busy == sum(statement.values()) > 0
+        pools = {pool.id: pool for pool in ready.plan.pools}
+        parts = {
+            key: pools[key.pool].parts(amount)
+            for key, amount in outcome.ledger.statement(ready.scenario.until_ms).items()
+        }
+        assert any(pools[key.pool].slice for key in parts), "classes have slices"
+        assert found.busy == sum(parts.values()) // PARTS_PER_GPU > 0
         lent: Counter[tuple[str, str]] = Counter()
-        for key, gpu_milliseconds in statement.items():
+        for key, amount in parts.items():
             if not key.is_home:
-                lent[key.credit, queue_owner(key.debit)] += gpu_milliseconds
+                lent[key.credit, queue_owner(key.debit)] += amount
         assert lent.total() > 0
         assert {
             (lender, borrower): gpus for lender, taken in found.loans.items() for borrower, gpus in taken.items()
-        } == (dict(lent))
+        } == {pair: amount // PARTS_PER_GPU for pair, amount in lent.items()}
         for owner, series in found.series.items():
             assert series.credit[-1] == sum(series.lent) - sum(series.borrowed), owner
 

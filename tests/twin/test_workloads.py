@@ -212,6 +212,15 @@ class TestSynthetic:
         others = [job for job in synthetic_jobs(Korea.plan, more, 1) if not job.spec.queue.startswith("naver/")]
         assert synthetic_jobs(Korea.plan, less, 1) == others
 
+    def test_lessons_take_slices_where_there_are_any_and_nobody_else_does(self):
+        plan = load_plan(Path("plans/campus.yaml"))
+        work = SyntheticWork(start_ms=MONDAY_MS, days=5, as_of="2026-12-31", load_percent=50)
+        jobs = synthetic_jobs(plan, work, 1)
+        asked = {(job.spec.queue, job.spec.slice) for job in jobs if job.spec.name == "lesson" or job.spec.slice}
+        assert asked == {("computing/classes", "1g.24gb")}
+        slices = sum(job.spec.gpus * job.runtime_ms for job in jobs if job.spec.slice)
+        assert 0.4 <= slices / (32 * 5 * DAY_MS) <= 0.6
+
     def test_the_longest_path_says_how_busy(self):
         work = SyntheticWork(start_ms=0, days=1, as_of="", load_percent=1, loads={"a": 2, "a/b": 3})
         assert [load_of(queue, work) for queue in ("a", "a/b/c", "a/bc", "b")] == [2, 3, 2, 1]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from pumasi.control.views.usage import in_gpus
 from pumasi.events import facts
 from pumasi.events.facts import Event, NodeState
 from pumasi.model.fleet import Owner, OwnerKind, Pool, Preemption, Queue, Quota, Site
@@ -93,12 +94,12 @@ class Player:
 
     def _pool(self, words: list[str], options: Options) -> list[str]:
         model = NVL72 if options.pop("model", "") == NVL72.id else HGX
-        in_rack = int(options.pop("nodes_per_rack", "4"))
+        in_rack, cut = int(options.pop("nodes_per_rack", "4")), options.pop("cut", "")
         if "clears" in options:
             site, cleared = f"{words[0]}-site", tuple(options.pop("clears").split(","))
             self._sites.append(Site(id=site, title=site, operator=next(iter(options)), clearances=cleared))
         entitlements = {name: int(gpus) for name, gpus in options.items()}
-        self._pools.append(pool(words[0], entitlements, model=model, nodes_per_rack=in_rack))
+        self._pools.append(pool(words[0], entitlements, model=model, nodes_per_rack=in_rack, cut=cut))
         return []
 
     def _queue(self, words: list[str], options: Options) -> list[str]:
@@ -195,7 +196,7 @@ class Player:
     def _usage(self, _words: list[str], _options: Options) -> list[str]:
         """GPU-seconds by who used whose."""
         sums: Counter[tuple[str, str]] = Counter()
-        for key, amount in self.harness.ledger.statement(self.harness.now_ms).items():
+        for key, amount in in_gpus(self.harness.state, self.harness.ledger.statement(self.harness.now_ms)).items():
             sums[key.debit, key.credit] += amount
         return [f"{queue} used {amount // 1000} GPU-seconds of {owner}" for (queue, owner), amount in sums.items()]
 
@@ -229,6 +230,7 @@ _FIELDS: dict[str, Callable[[str], Any]] = {
     "topology": lambda text: Topology(level=Level(text), required=True),
     "segment_nodes": int,
     "gpus_per_node": int,
+    "slice": str,
     "priority": int,
     "checkpoint_seconds": int,
     "time_limit_seconds": int,

@@ -224,9 +224,11 @@ def waits_of(waits_ms: Iterable[int], unstarted: int = 0, refused: int = 0) -> W
 def _repeated(outcome: Simulated, ready: "Prepared", ran_ms: dict[int, int], from_ms: int) -> tuple[int, int]:
     """GPU-time beyond their work of the jobs that succeeded, and that work; of jobs submitted after the warm-up."""
     table, beyond, work = outcome.jobs, 0, 0
+    slices = {pool.slice: pool.slices_per_gpu for pool in ready.plan.pools}
     for row in range(len(table)):
         if table.submitted_ms[row] >= from_ms and table.state_of(row) is JobState.SUCCEEDED:
-            runtime_ms = ready.jobs[table.source[row]].runtime_ms
-            beyond += table.gpus[row] * max(0, ran_ms.get(row + 1, runtime_ms) - runtime_ms)
-            work += table.gpus[row] * runtime_ms
+            job = ready.jobs[table.source[row]]
+            each, runtime_ms = slices.get(job.spec.slice, 1), job.runtime_ms
+            beyond += table.gpus[row] * max(0, ran_ms.get(row + 1, runtime_ms) - runtime_ms) // each
+            work += table.gpus[row] * runtime_ms // each
     return beyond, work

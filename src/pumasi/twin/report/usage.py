@@ -185,18 +185,9 @@ class Usage:
                     _add(borrowed, level.totals)
             due, down = self._due[owner].totals, self._down[owner].totals
             idle = [max(0, d - x - h - a) for d, x, h, a in zip(due, down, home, lent, strict=True)]
-            credit = _running(lent, borrowed)
-            made[owner] = {
-                name: [parts // PARTS_PER_GPU for parts in values]
-                for name, values in (
-                    ("home", home),
-                    ("lent", lent),
-                    ("idle", idle),
-                    ("down", down),
-                    ("borrowed", borrowed),
-                    ("credit", credit),
-                )
-            }
+            kinds = {"home": home, "lent": lent, "idle": idle, "down": down, "borrowed": borrowed}
+            gpus = {name: [parts // PARTS_PER_GPU for parts in totals] for name, totals in kinds.items()}
+            made[owner] = gpus | {"credit": _running(gpus["lent"], gpus["borrowed"])}
         return made
 
 

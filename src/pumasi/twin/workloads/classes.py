@@ -20,6 +20,7 @@ class WorkClass(Struct, frozen=True, kw_only=True):
     """A kind of job. Lengths are log-normal around `median_minutes` (`spread`: sigma of the logarithm), in bounds.
 
     `sizes`: GPUs with their weights. `burst`: jobs that are submitted together, as an array or a class of students is.
+    `on_slices`: sizes are slices where the queue is due any, as small work needs no whole GPU.
     `hours`, `weekdays`: weights of the time of submission, Korean time. `stays_home` and `data_class` as in a job;
     `checkpoint_minutes` 0: the work is lost when it is stopped.
     """
@@ -38,6 +39,7 @@ class WorkClass(Struct, frozen=True, kw_only=True):
     stays_home: bool = False
     may_borrow: bool = True
     checkpoint_minutes: int = 30
+    on_slices: bool = False
 
 
 PRETRAINING = WorkClass(
@@ -106,13 +108,14 @@ DAY_REPLICAS = WorkClass(
 )
 LESSON = WorkClass(
     name="lesson",
-    sizes={1: 1},  # slices of a GPU are whole GPUs until the fleet can cut them
+    sizes={1: 1},
     median_minutes=100,
     spread=0.2,
     hours=LESSONS,
     weekdays=SCHOOL_DAYS,
     burst=30,
     checkpoint_minutes=0,
+    on_slices=True,
 )
 
 # What the queues of each industry are busy with: classes and their share of the GPU-time, in per cent.

@@ -1,6 +1,7 @@
 """Jobs for the queues of a plan: each leaf queue is kept as busy as a scenario says, with its industry's work."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from math import exp, log
 from random import Random
@@ -8,7 +9,7 @@ from random import Random
 from msgspec import Struct
 
 from pumasi.model.fleet import FleetPlan, Queue, Stage, stage_of
-from pumasi.model.ids import QueueId
+from pumasi.model.ids import PoolId, QueueId
 from pumasi.model.jobs import JobSpec
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.streams import stream
@@ -21,6 +22,8 @@ MINUTE_MS = 60_000
 
 class SyntheticWork(Struct, frozen=True, kw_only=True):
     """How busy which queues are: GPUs asked for, in per cent of the GPUs the queue is due in the pools in service.
+
+    Slices are counted apart: work that needs no more is asked of those the queue is due, and no other work.
 
     `loads`: by path; the longest path that a queue starts with counts. `start_ms`: midnight in Korea.
     """
@@ -35,16 +38,27 @@ class SyntheticWork(Struct, frozen=True, kw_only=True):
 
 def synthetic_jobs(plan: FleetPlan, work: SyntheticWork, seed: int) -> list[TwinJob]:
     """Jobs for every leaf queue that is due GPUs, in order of submission."""
-    in_service = {pool.id for pool in plan.pools if stage_of(pool, work.as_of) is Stage.IN_SERVICE}
+    cuts = {pool.id: pool.slice for pool in plan.pools if stage_of(pool, work.as_of) is Stage.IN_SERVICE}
     jobs: list[TwinJob] = []
     for queue in leaves(plan):
-        gpus = sum(quota.nominal for pool, quota in queue.quotas.items() if pool in in_service)
+        due = _due(queue, cuts)
         for kind, percent in INDUSTRIES.get(queue.industry, OTHER):
+            cut = next(filter(None, due), "") if kind.on_slices else ""
+            gpus = due[cut]
             random = stream(seed, "workload", queue.id, kind.name)
             budget = gpus * work.days * DAY_MS * load_of(queue.id, work) // 100 * percent // 100
-            jobs.extend(_jobs(queue, kind, budget, _largest(gpus, work), work, random))
+            jobs.extend(_jobs(queue, kind, cut, budget, _largest(gpus, work), work, random))
     jobs.sort(key=lambda job: (job.submit_ms, job.spec.queue, job.spec.name))
     return jobs
+
+
+def _due(queue: Queue, cuts: Mapping[PoolId, str]) -> Counter[str]:
+    """GPUs a queue is due in the pools in service: whole ones, and slices by their profile."""
+    due: Counter[str] = Counter()
+    for pool, quota in queue.quotas.items():
+        if pool in cuts and quota.nominal:
+            due[cuts[pool]] += quota.nominal
+    return due
 
 
 def leaves(plan: FleetPlan) -> list[Queue]:
@@ -65,7 +79,7 @@ def _largest(gpus: int, work: SyntheticWork) -> int:
 
 
 def _jobs(
-    queue: Queue, kind: WorkClass, budget: int, largest: int, work: SyntheticWork, random: Random
+    queue: Queue, kind: WorkClass, cut: str, budget: int, largest: int, work: SyntheticWork, random: Random
 ) -> Iterator[TwinJob]:
     sizes = {gpus: weight for gpus, weight in kind.sizes.items() if gpus <= largest}
     while budget > 0 and sizes:
@@ -76,7 +90,7 @@ def _jobs(
             budget -= gpus * runtime_ms
             if budget < 0 and random.random() * gpus * runtime_ms < -budget:
                 return  # the last one comes with the chance that makes the mean right
-            yield _job(queue, kind, gpus, submit_ms, runtime_ms)
+            yield _job(queue, kind, cut, gpus, submit_ms, runtime_ms)
 
 
 def _length_ms(kind: WorkClass, random: Random) -> int:
@@ -97,12 +111,13 @@ def _draw(weights: list[int] | tuple[int, ...], random: Random) -> int:
     return random.choices(range(len(weights)), cum_weights=list(accumulate(weights)))[0]
 
 
-def _job(queue: Queue, kind: WorkClass, gpus: int, submit_ms: int, runtime_ms: int) -> TwinJob:
+def _job(queue: Queue, kind: WorkClass, cut: str, gpus: int, submit_ms: int, runtime_ms: int) -> TwinJob:
     spec = JobSpec(
         name=kind.name,
         queue=queue.id,
         script=SCRIPT,
         gpus=gpus,
+        slice=cut,
         time_limit_seconds=limit_seconds(runtime_ms),
         data_class=kind.data_class,
         stays_home=kind.stays_home,
