@@ -31,7 +31,7 @@ def test_a_gang_gets_a_start_and_only_what_is_gone_by_then_passes() -> None:
     long, short = fleet.submit("ant/y", 8, time_limit_seconds=1001), fleet.submit("ant/y", 8, time_limit_seconds=1000)
     assert placed(fleet) == [short]
     assert planned(fleet) == {gang: 1000}
-    assert fleet.plan.reasons[gang].estimated_start_ms == fleet.now_ms + 1_000_000
+    assert fleet.told_start_ms(gang) == fleet.now_ms + 1_000_000
     assert fleet.plan.reasons[long].first.code == "planned_start"
     assert "at most 1000 seconds" in fleet.plan.reasons[long].would_start
     fleet.wait(1000)

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from pumasi.events.facts import NodeState, PoolDeclared, SiteSilent
 from pumasi.model.fleet import Queue, Quota, Stage
 from pumasi.model.jobs import Level, Topology
+from pumasi.scheduler import estimate
 from pumasi.scheduler.reasons import SLURM_WORDS, Reason, ReasonCode
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
@@ -32,7 +35,7 @@ def test_own_entitlement_used_up() -> None:
     reason = why(fleet, fleet.submit("ant", 8))
     assert (reason.code, reason.slurm) == (ReasonCode.ENTITLEMENT_USED, "AssocGrpGRES")
     assert reason.would_start == "8 of ant's own GPUs given back at p"
-    assert fleet.plan.reasons[2].estimated_start_ms == fleet.now_ms + 3600_000
+    assert fleet.told_start_ms(2) == fleet.now_ms + 3600_000
 
 
 def test_nothing_idle_to_borrow() -> None:
@@ -122,3 +125,59 @@ def test_what_an_owner_has_lent_counts_against_its_borrowing_limit_and_is_named(
     reason = fleet.tick().reasons[job].first
     assert reason.code == "lent_out"
     assert reason.would_start == "8 lent GPUs handed back at p"
+
+
+def told_seconds(fleet: Harness, *jobs: int) -> list[int | None]:
+    """How many seconds from now each job is told to start."""
+    told = [fleet.told_start_ms(job) for job in jobs]
+    return [None if start_ms is None else (start_ms - fleet.now_ms) // 1000 for start_ms in told]
+
+
+def test_a_start_is_told_by_the_time_limits_of_what_runs_and_of_what_waits_before() -> None:
+    fleet = harness()
+    fleet.submit("ant", 24, time_limit_seconds=1000)
+    fleet.submit("ant", 8, time_limit_seconds=300)
+    waiting = [fleet.submit("ant", 8, time_limit_seconds=500) for _ in range(5)]
+    fleet.tick()
+    assert told_seconds(fleet, *waiting) == [300, 800, 1000, 1000, 1000]
+
+
+def test_what_nobody_lends_helps_nobody() -> None:
+    fleet = harness()
+    fleet.submit("ant", 32, time_limit_seconds=1000)
+    fleet.submit("bee", 8, time_limit_seconds=100)
+    waiting = fleet.submit("ant", 1)
+    fleet.tick()
+    assert told_seconds(fleet, waiting) == [1000]
+
+
+def test_whoever_may_borrow_is_told_the_sooner_of_both() -> None:
+    fleet = harness(lends=100)
+    fleet.submit("ant", 32, time_limit_seconds=1000)
+    fleet.submit("bee", 32, time_limit_seconds=100)
+    fleet.tick()
+    waiting, planned = fleet.submit("ant", 1), fleet.submit("ant", 8)
+    fleet.tick()
+    assert told_seconds(fleet, waiting, planned) == [100, 1000], "what is planned is what is promised"
+
+
+def test_what_is_too_large_for_all_that_ever_comes_free_is_told_nothing_and_holds_nobody_up() -> None:
+    fleet = harness(lends=50)
+    fleet.submit("ant", 32, time_limit_seconds=1000)
+    fleet.tick()
+    fleet.set_node("p", 7, NodeState.DOWN)
+    huge, small = fleet.submit("ant", 64), fleet.submit("ant", 32)
+    fleet.tick()
+    assert told_seconds(fleet, huge) == [None]
+    assert told_seconds(fleet, small) != [None]
+
+
+def test_far_behind_the_pace_of_those_before_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = harness()
+    fleet.submit("ant", 32, time_limit_seconds=100)
+    waiting = [fleet.submit("ant", 32, time_limit_seconds=100) for _ in range(20)]
+    fleet.tick()
+    exact = told_seconds(fleet, *waiting)
+    monkeypatch.setattr(estimate, "MOST_IN_LINE", 10)
+    assert exact == [100 * turn for turn in range(1, 21)] and told_seconds(fleet, *waiting)[:10] == exact[:10]
+    assert told_seconds(fleet, waiting[19]) == [100 * 10 * 19 // 10]

@@ -89,7 +89,7 @@ def test_a_job_waits_for_its_begin_time() -> None:
     job = fleet.submit("ant/x", 8, begin_at_ms=fleet.now_ms + 60_000)
     plan = fleet.tick()
     assert plan.reasons[job].first.code == "begin_time"
-    assert plan.reasons[job].estimated_start_ms == fleet.now_ms + 60_000
+    assert fleet.told_start_ms(job) == fleet.now_ms + 60_000
     fleet.wait(60)
     assert order(fleet) == ["ant/x"]
 

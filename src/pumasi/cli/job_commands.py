@@ -133,7 +133,8 @@ def why_lines(row: Row, found: Row) -> Iterator[str]:
     if found.get("would_start"):
         yield f"What would start it: {safe(found['would_start'])}"
     if found.get("estimated_start_at"):
-        yield f"By the time limits of what runs now, it starts at {format_time(found['estimated_start_at'])} or sooner."
+        start = format_time(found["estimated_start_at"])
+        yield f"By the time limits of what runs and of what waits before it, it starts at {start} or sooner."
     elif reasons:
         yield "When: cannot be told; what runs now does not free enough by its time limits."
 

@@ -5,7 +5,7 @@ staged; whoever drives it makes them durable and only then answers the caller or
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,13 +24,13 @@ from pumasi.events.facts import (
 )
 from pumasi.ledger import ledger as ledgers
 from pumasi.ledger.ledger import Ledger
-from pumasi.model.ids import JobId, SiteId
+from pumasi.model.ids import SiteId
 from pumasi.ports.clock import Clock
 from pumasi.ports.event_log import EventLog, Snapshot
 from pumasi.protocol.messages import RunKey, SyncResponse
+from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.plan import Plan, plan
 from pumasi.scheduler.planner import Planner
-from pumasi.scheduler.reasons import Reasons
 from pumasi.scheduler.shares import Shares
 from pumasi.state import snapshot as snapshots
 from pumasi.state.branch import branch
@@ -84,7 +84,7 @@ class ControlPlane:
         self.ledger = Ledger()
         self._planner = Planner(self.state)
         self._shares = Shares(self.state)
-        self._why: tuple[int, Mapping[JobId, Reasons]] = (0, {})  # as the state was at that seq
+        self._why: tuple[int, WhyWaiting] | None = None  # as the state was at that seq
         self.durable_seq = 0
         self._staged = Staged(1)
         self._heard_ms: dict[SiteId, int] = {}
@@ -145,9 +145,9 @@ class ControlPlane:
         return max(self.clock.now_ms(), self.state.at_ms) if self._planning_ms is None else self._planning_ms
 
     @property
-    def reasons(self) -> Mapping[JobId, Reasons]:
+    def reasons(self) -> WhyWaiting:
         """Why each waiting job waits as things stand now; jobs that no cycle has looked at yet are missing."""
-        if self._why[0] != self.state.seq:
+        if self._why is None or self._why[0] != self.state.seq:
             self._why = (self.state.seq, self._planner.why_waiting(self.now_ms()))
         return self._why[1]
 

@@ -16,7 +16,7 @@ from pumasi.scheduler.placement import find, segment_counts
 from pumasi.scheduler.reasons import Reason, ReasonCode, Reasons, Verdict
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.state.lending import LendingRule, refusal_now
-from pumasi.state.records import Job, PlannedStart, Reservation
+from pumasi.state.records import Job, Reservation
 
 MOST_REASONS = 5
 CHANGE = "a change of the fleet or of its rules"
@@ -52,6 +52,20 @@ class WhyWaiting(Mapping[JobId, Reasons]):
             raise KeyError(job)
         return found
 
+    def start_ms(self, job: JobId) -> int | None:
+        """When a job with reasons starts at the latest, by time limits and promises; None if they do not tell."""
+        board = self._board
+        record = board.state.jobs[job]
+        if job in board.reserved:
+            return board.reserved[job].due_ms
+        if record.spec.begin_at_ms > board.now_ms:
+            return record.spec.begin_at_ms
+        if self._blocking(record) is not None:
+            return None
+        if job in board.planned:
+            return board.planned[job].start_ms
+        return self._estimates.start_ms(record, board.rules.demand_of(record.owner, record.spec))
+
     def __iter__(self) -> Iterator[JobId]:
         return iter(self._all)
 
@@ -85,23 +99,18 @@ class WhyWaiting(Mapping[JobId, Reasons]):
         if reservation is not None:
             return _reclaiming(job, reservation)
         if job.spec.begin_at_ms > self._board.now_ms:
-            return _not_yet(job)
+            return _NOT_YET
         ahead = self._blocking(job)
         if ahead is not None:
             return _behind(ahead)
         demand = self._board.rules.demand_of(job.owner, job.spec)
-        planned = self._board.planned.get(job.id)
-        if planned is not None:
-            return _as_planned(_explain_demand(self._board, self._estimates, job, demand), planned)
         queue = job.spec.queue if demand.has_quotas else ""
         key = (demand, queue, job.spec.time_limit_seconds if self._board.planned else 0)
+        if job.id in self._board.planned:
+            return _explain_demand(self._board, job, demand)
         if key not in self._shared:
-            self._shared[key] = _explain_demand(self._board, self._estimates, job, demand)
+            self._shared[key] = _explain_demand(self._board, job, demand)
         return self._shared[key]
-
-
-def _as_planned(reasons: Reasons | None, start: PlannedStart) -> Reasons | None:
-    return None if reasons is None else Reasons(reasons.reasons, reasons.would_start, start.start_ms)
 
 
 def _behind(ahead: JobId) -> Reasons:
@@ -109,20 +118,16 @@ def _behind(ahead: JobId) -> Reasons:
     return Reasons((Reason(_C.QUEUE_ORDER, "", detail, would_start),), would_start)
 
 
-def _not_yet(job: Job) -> Reasons:
-    reason = Reason(_C.BEGIN_TIME, "", "the job asks to begin later", "its begin time")
-    return Reasons((reason,), reason.would_start, job.spec.begin_at_ms)
+_NOT_YET = Reasons((Reason(_C.BEGIN_TIME, "", "the job asks to begin later", "its begin time"),), "its begin time")
 
 
 def _reclaiming(job: Job, reservation: Reservation) -> Reasons:
     detail = f"{job.spec.gpus} GPUs are reserved for the job; those who use them have been given notice"
     would_start = "the end of the notice"
-    return Reasons(
-        (Reason(_C.RECLAIMING, reservation.pool, detail, would_start),), would_start, reservation.due_ms
-    )  # fmt: skip
+    return Reasons((Reason(_C.RECLAIMING, reservation.pool, detail, would_start),), would_start)
 
 
-def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand) -> Reasons | None:
+def _explain_demand(board: Board, job: Job, demand: Demand) -> Reasons | None:
     if not demand.fits:
         return _never(demand)
     blockers = [_blocker(board, job, demand, fit) for fit in demand.fits]
@@ -132,7 +137,7 @@ def _explain_demand(board: Board, estimates: Estimates, job: Job, demand: Demand
     found.sort(key=lambda reason: _RANK[reason.code])
     first = found[0]
     found += [_as_reason(verdict) for verdict in demand.verdicts if verdict.code is _C.SITE_REFUSES]
-    return Reasons(tuple(found[:MOST_REASONS]), first.would_start, estimates.start_ms(job, demand))
+    return Reasons(tuple(found[:MOST_REASONS]), first.would_start)
 
 
 def _held_back(board: Board, job: Job, pool: PoolId) -> Reason | None:

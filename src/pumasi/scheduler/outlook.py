@@ -73,13 +73,19 @@ class Outlook:
 
     def entitled_ms(self, owner: OwnerId, gpus: int) -> int:
         """When so many GPUs of the owner's entitlement have come back; 0 if none need to, NEVER_MS if they do not."""
-        charged = self._charged.get(owner)
-        if gpus <= 0 or charged is None:
-            return 0 if gpus <= 0 else NEVER_MS
+        if gpus <= 0:
+            return 0
+        moments, freed = self.returns(owner)
+        at = int(np.searchsorted(np.cumsum(freed), gpus))
+        return int(moments[at]) if at < len(moments) else NEVER_MS
+
+    def returns(self, owner: OwnerId = "") -> tuple[Moments, Moments]:
+        """When runs end, the first first, and the GPUs each gives back: all, or those of an owner's entitlement."""
+        known = list(self._charged.values()) if not owner else [self._charged.get(owner, self._ends_ms[:0])]
+        charged = np.sum(known, axis=0) if known else self._ends_ms[:0]
         slots = np.flatnonzero(charged)
         order = slots[np.argsort(self._ends_ms[slots], kind="stable")]
-        at = int(np.searchsorted(np.cumsum(charged[order]), gpus))
-        return int(self._ends_ms[order[at]]) if at < len(order) else NEVER_MS
+        return self._ends_ms[order], charged[order]
 
     def _charges_of(self, owner: OwnerId) -> Moments:
         return self._charged.setdefault(owner, np.zeros_like(self._ends_ms))

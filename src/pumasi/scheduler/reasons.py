@@ -116,15 +116,10 @@ class Reason(Struct, frozen=True, gc=False):
 
 
 class Reasons(Struct, frozen=True, gc=False):
-    """Why a job waits, the most decisive first.
-
-    `would_start`: the least that would start it. `estimated_start_ms`: by the time limits of what runs now; None if no
-    pool will ever have come free enough by them.
-    """
+    """Why a job waits, the most decisive first. `would_start`: the least that would start it."""
 
     reasons: tuple[Reason, ...]
     would_start: str
-    estimated_start_ms: int | None = None
 
     @property
     def first(self) -> Reason:

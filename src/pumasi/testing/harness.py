@@ -54,6 +54,10 @@ class Harness:
         for event in events:
             self.record(event)
 
+    def told_start_ms(self, job: JobId) -> int | None:
+        """The start that a waiting job is told now."""
+        return self._planner.why_waiting(self.now_ms).start_ms(job)
+
     def record(self, event: Event) -> None:
         """Fold a fact."""
         apply(self.state, event)

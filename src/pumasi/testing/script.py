@@ -161,7 +161,7 @@ class Player:
             return [f"job {words[0]} does not wait"]
         lines = [f"{reason.code} ({reason.slurm}) {reason.pool}: {reason.detail}" for reason in reasons.reasons]
         lines.append(f"would start: {reasons.would_start}")
-        start_ms = reasons.estimated_start_ms
+        start_ms = self.harness.told_start_ms(int(words[0]))
         return lines if start_ms is None else [*lines, f"about {(start_ms - self.harness.now_ms) // 1000} s from now"]
 
     def _show(self, words: list[str], _options: Options) -> list[str]:

@@ -11,6 +11,7 @@ from pumasi.control.views.times import moment, rfc3339
 from pumasi.model.hostlist import compress
 from pumasi.model.ids import JobId
 from pumasi.model.jobs import AttemptState, Charge, JobSpec, JobState, Outcome
+from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.reasons import Reasons
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Attempt, Job
@@ -304,7 +305,7 @@ def _reason(job: Job, reasons: Mapping[JobId, Reasons]) -> str:
     return last.detail if last and job.is_terminal else ""
 
 
-def reasons_row(job: Job, reasons: Mapping[JobId, Reasons]) -> ReasonsRow:
+def reasons_row(job: Job, reasons: WhyWaiting) -> ReasonsRow:
     """Why a job waits."""
     known = reasons.get(job.id) if job.state is JobState.WAITING else None
     return ReasonsRow(
@@ -316,7 +317,7 @@ def reasons_row(job: Job, reasons: Mapping[JobId, Reasons]) -> ReasonsRow:
             for each in (known.reasons if known else ())
         ),
         would_start=known.would_start if known else "",
-        estimated_start_at=moment(known.estimated_start_ms or 0) if known else None,
+        estimated_start_at=moment(reasons.start_ms(job.id) or 0) if known else None,
         note="" if known else _no_reasons(job),
     )
 
