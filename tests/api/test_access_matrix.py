@@ -11,6 +11,7 @@ from pumasi.api.auth import digest_of
 from pumasi.control.views.people import token_id
 from pumasi.model.access import Role, TokenKind
 from pumasi.model.fleet import Queue
+from pumasi.testing.builders import START_MS
 from tests.api.kit import Api, job_body, small_plan
 
 ROLES = {
@@ -69,6 +70,12 @@ class World(NamedTuple):
     token_name: str
 
 
+def maintenance(name: str) -> dict[str, Any]:
+    """An hour of work on one of north's nodes, far from now."""
+    when = {"start_at_ms": START_MS + 1000 * 3600 * 1000, "duration_seconds": 3600}
+    return {"name": name, "purpose": "maintenance", "pool": "north-b200", "nodes": 1, **when}
+
+
 def _numbers(answer: Any, key: str) -> list[Any]:
     return [item[key] for item in answer["items"]]
 
@@ -87,6 +94,10 @@ MATRIX: dict[str, Row] = {
     "GET /v1/reasons": Row(anywhere(EVERY)),
     "GET /v1/reclaims": Row(anywhere(EVERY)),
     "GET /v1/events": Row(anywhere(EVERY), target="/v1/events?after=9999999"),
+    "GET /v1/reservations": Row(anywhere(EVERY)),
+    "GET /v1/reservations/{reservation}": Row(anywhere(EVERY)),
+    "POST /v1/reservations": Row(at_site("OSF"), body=lambda: maintenance("fresh")),
+    "DELETE /v1/reservations/{reservation}": Row(at_site("OSF")),
     "PUT /v1/fleet/plan": Row(fleet("F"), body=lambda: {"name": "x"}),
     "PUT /v1/sites/{site}/power": Row(at_site("OSF"), body=lambda: {"kilowatts": 0}),
     "POST /v1/nodes/{node}/drain": Row(at_site("OSF"), body=lambda: {"reason": "fan"}),
@@ -163,7 +174,7 @@ def test_verdicts(world: World, name: str) -> None:
 def test_the_matrix_is_as_large_as_it_should_be() -> None:
     cells = len(MATRIX) * len(ROLES) * len(SCOPES)
     print(f"{cells} verdicts on {len(MATRIX)} routes")
-    assert cells == 37 * 7 * 6
+    assert cells == 41 * 7 * 6
 
 
 @pytest.mark.parametrize("name", sorted(MATRIX))
@@ -193,8 +204,11 @@ def _request(world: World, name: str, row: Row) -> tuple[str, str]:
         "{node}": "north-b200-00004",
         "{queue:path}": "north/lab",
         "{job}": str(world.job),
+        "{reservation}": "works",
     }
-    if method == "DELETE":
+    if "{reservation}" in path and "works" not in world.api.plane.state.advance_reservations:
+        assert world.api.call("POST", "/v1/reservations", json=maintenance("works")).status_code == 201
+    if "{token}" in path:
         names["{token}"] = token_id(digest_of(world.api.secret(TokenKind.PERSONAL, "holder")))
     path = row.target or path
     for placeholder, value in names.items():

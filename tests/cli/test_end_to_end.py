@@ -138,6 +138,24 @@ def test_logs_follow_a_running_job(fleet: Fleet) -> None:
     assert fleet.pumasi("logs", "-f", number).out == "a\nb\n"
 
 
+def test_nodes_are_reserved_and_jobs_that_would_run_into_it_wait(fleet: Fleet) -> None:
+    reserve = ("reservation", "create", "works", "-p", "cs-rtx", "-w", "ALL", "--duration", "2h")
+    assert fleet.pumasi(*reserve, "--start", "now+1h", "--flags", "maint").code == 0
+    job = ("submit", "--wrap", "true", "-p", "cs-rtx", "-G1", "-A", "computing")
+    long = fleet.pumasi(*job, "--parsable", "-t", "90").out.strip()
+    assert fleet.pumasi(*job, "--wait", "-t", "10").code == 0, "what is over by then passes it"
+    assert _job(fleet, long)["state"] == "waiting"
+    assert "reservation works" in fleet.pumasi("why", long).out
+    assert fleet.pumasi(*reserve, "--flags", "maint").code == 5, "the name is taken"
+    assert "works" in fleet.pumasi("reservation", "list").out
+    assert fleet.pumasi("reservation", "delete", "works").code == 0
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while _job(fleet, long)["state"] == "waiting" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert fleet.pumasi("reservation", "show", "works").code == 3
+    assert _job(fleet, long)["state"] != "waiting"
+
+
 def test_an_array_runs_with_its_indexes(fleet: Fleet) -> None:
     wrapped = ("--wrap", "echo $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_COUNT", "-G", "rtx:1")
     submitted = fleet.pumasi("submit", "--parsable", *wrapped, "-A", "computing/classes", "-a", "2,4", "-W")

@@ -10,14 +10,14 @@ from pumasi.api.gate import Gate
 from pumasi.api.metrics import Metrics
 from pumasi.api.openapi import Document, describe
 from pumasi.api.problems import Problem
-from pumasi.api.routes import accounts, agents, events, fleet, jobs, operations, output, people
+from pumasi.api.routes import accounts, agents, events, fleet, jobs, operations, output, people, reservations
 from pumasi.api.routing import Route
 from pumasi.api.settings import ApiSettings
 from pumasi.control.service import Service
 
 ROUTES: tuple[Route, ...] = tuple(
     route
-    for module in (fleet, jobs, output, accounts, events, people, agents, operations)
+    for module in (fleet, reservations, jobs, output, accounts, events, people, agents, operations)
     for route in module.TABLE.routes
 )
 

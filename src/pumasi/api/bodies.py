@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 from pumasi.api.strict_json import INTEGER_LIMIT
 from pumasi.model.access import Role, TokenKind
 from pumasi.model.jobs import JobSpec, Level, Topology
+from pumasi.model.reservations import ReservationPurpose
 
 BATCH_LIMIT = 10_000
 PAGE_LIMIT = 1000
@@ -130,6 +131,25 @@ class PowerBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     kilowatts: Annotated[int, Meta(ge=0, le=10_000_000)]
     notice_seconds: Annotated[int, Meta(ge=1, le=24 * 3600)] = 300
+
+
+class ReservationBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whole nodes of a pool to reserve: how many `nodes`, how many `gpus` (slices, if the pool is cut), or which, as a
+    `node_list` such as `pool-[00001-00004]`. `start_at_ms`: Unix milliseconds, 0 for now. `queue`: whom an award or a
+    hand-over is for. `ignore_running`: maintenance of the nodes listed although jobs may run on when it begins.
+    """
+
+    name: Name
+    purpose: ReservationPurpose
+    pool: Name
+    duration_seconds: Annotated[int, Meta(ge=1, le=10 * 366 * 24 * 3600)]
+    start_at_ms: Milliseconds = 0
+    nodes: Count = 0
+    gpus: Count = 0
+    node_list: Annotated[str, Meta(pattern=_LINE, max_length=16 * 1024)] = ""
+    queue: Annotated[str, Meta(max_length=512)] = ""
+    ignore_running: bool = False
+    reason: Annotated[str, Meta(pattern=_LINE, max_length=500)] = ""
 
 
 class SetupBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from pumasi.cli.errors import CommandError, ExitCode
-from pumasi.model.hostlist import node_index, node_name
+from pumasi.model.hostlist import expand, node_name
 
 
 def split_names(text: str) -> list[str]:
@@ -62,18 +62,8 @@ def expand_nodes(texts: Iterable[str]) -> list[str]:
     """
     names: list[str] = []
     for text in texts:
-        pool, bracket, rest = text.partition("-[")
-        ranges = rest.removesuffix("]").split(",") if bracket and rest.endswith("]") else []
-        names += [name for part in ranges for name in _expand_range(pool, part, text)] if ranges else [text]
-    for name in names:
-        if node_index(name) is None:
-            raise CommandError(f"{name!r} is no node; nodes are named like pool-00001", ExitCode.USAGE)
+        found = expand(text)
+        if not found:
+            raise CommandError(f"{text!r} is no node or list of nodes; nodes are named like pool-00001", ExitCode.USAGE)
+        names += [node_name(*node) for node in found]
     return names
-
-
-def _expand_range(pool: str, part: str, text: str) -> list[str]:
-    first, _, last = part.partition("-")
-    low, high = node_index(f"{pool}-{first}"), node_index(f"{pool}-{last or first}")
-    if low is None or high is None or high[1] < low[1]:
-        raise CommandError(f"{text!r} is no list of nodes", ExitCode.USAGE)
-    return [node_name(pool, index) for index in range(low[1], high[1] + 1)]

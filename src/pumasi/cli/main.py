@@ -40,6 +40,9 @@ COMMANDS: dict[str, Entry] = {
     "events": Entry("watch_command:events", "Fleet", "Print the facts of the log as they come."),
     "drain": Entry("fleet_commands:drain", "Fleet", "Let nodes finish their work and take no more."),
     "resume": Entry("fleet_commands:resume", "Fleet", "Put drained nodes back to work."),
+    "reservation": Entry(
+        "reservation_commands:reservation", "Fleet", "Reserve nodes in advance: maintenance, awards, hand-over."
+    ),
     "power": Entry("power_command:power", "Fleet", "Show what sites draw and may draw; cap one."),
     "plan": Entry("plan_commands:plan", "Fleet", "Check, show, compare and apply fleet plans."),
     "login": Entry("session_commands:login", "Access", "Store a server and a token for later calls."),

@@ -179,6 +179,22 @@ class Client:
         body = {"kilowatts": kilowatts, "notice_seconds": notice_seconds}
         return self._object("PUT", f"/v1/sites/{_part(site)}/power", body=body)
 
+    def reservations(self) -> Iterator[Row]:
+        """Reservations made in advance that have not ended."""
+        return self.pages("/v1/reservations")
+
+    def reservation(self, name: str) -> Row:
+        """A reservation."""
+        return self._object("GET", f"/v1/reservations/{_part(name)}")
+
+    def reserve(self, **fields: Any) -> Row:
+        """Reserve whole nodes for a span of time. Fields as in the API: `name`, `purpose`, `pool`, and so on."""
+        return self._object("POST", "/v1/reservations", body={name: value for name, value in fields.items() if value})
+
+    def delete_reservation(self, name: str) -> None:
+        """Cancel a reservation, or end it now."""
+        self._http.call("DELETE", f"/v1/reservations/{_part(name)}")
+
     def rules(self) -> Row:
         """The placement rules, as `GET /v1/rules` gives them."""
         return self._object("GET", "/v1/rules")

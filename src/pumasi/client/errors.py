@@ -12,7 +12,9 @@ MALFORMED_CODES = frozenset(
         "idempotency-key-invalid",
         "idempotency-key-reused",
         "plan-invalid",
+        "power-invalid",
         "query-invalid",
+        "reservation-invalid",
     }
 )
 

@@ -29,6 +29,8 @@ class Action(StrEnum):
     JOB_LOGS = "job:logs"
     USAGE_READ = "usage:read"
     NODE_DRAIN = "node:drain"
+    NODE_RESERVE = "node:reserve"
+    QUEUE_RESERVE = "queue:reserve"
     SITE_POWER = "site:power"
     SITE_ENROL = "site:enrol"
     PLAN_APPLY = "plan:apply"
@@ -69,6 +71,8 @@ _TABLE: dict[Action, str] = {
     Action.JOB_LOGS: "uQOF",
     Action.USAGE_READ: "VUQOSAF",
     Action.NODE_DRAIN: "OSF",
+    Action.NODE_RESERVE: "OSF",
+    Action.QUEUE_RESERVE: "OF",
     Action.SITE_POWER: "OSF",
     Action.SITE_ENROL: "OSF",
     Action.PLAN_APPLY: "F",

@@ -203,17 +203,18 @@ class Service:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            made = 0 if self._paused else await self._cycle()
+            if not self._paused:
+                await self._cycle()
             took_seconds = loop.time() - began
             self.cycles += 1
             self.cycle_milliseconds = round(took_seconds * 1000)
-            if made:
+            if self.plane.seq > self.plane.durable_seq:
                 self._staged.set()
             await self._maybe_snapshot()
             await asyncio.sleep(max(CYCLE_REST_SECONDS_MIN, CYCLE_REST * took_seconds))
             await self._wait_for_change(CYCLE_SECONDS)
 
-    async def _cycle(self) -> int:
+    async def _cycle(self) -> None:
         """Plan in another thread while submissions go on; what would change the plan's input waits."""
         planning = asyncio.get_running_loop().run_in_executor(self._planner, self.plane.begin_cycle())
         try:
@@ -221,9 +222,8 @@ class Service:
         finally:  # cancelled or not: the state may move again, but not before nobody plans from it
             await asyncio.wait({planning})
             planned, self._planned = self._planned, asyncio.get_running_loop().create_future()
-            facts = self.plane.end_cycle(self._plan_of(planning))
+            self.plane.end_cycle(self._plan_of(planning))
             planned.set_result(None)
-        return facts
 
     def _plan_of(self, planning: "asyncio.Future[Plan]") -> Plan:
         """What was planned; nothing if the scheduler raised, or if nothing may start any more."""

@@ -4,6 +4,7 @@ from pumasi.model.ids import PoolId
 from pumasi.model.jobs import Span
 
 _DIGITS = 5
+_NODES_MAX = 10**_DIGITS  # a list of more names some twice
 
 
 def node_name(pool: PoolId, index: int) -> str:
@@ -17,6 +18,22 @@ def node_index(name: str) -> tuple[PoolId, int] | None:
     if not separator or len(digits) != _DIGITS or not digits.isascii() or not digits.isdigit() or int(digits) == 0:
         return None
     return pool, int(digits) - 1
+
+
+def expand(text: str) -> list[tuple[PoolId, int]]:
+    """The nodes in a list such as `pool-[00001-00004,00009]`, or of a single name; none if it is neither."""
+    pool, bracket, rest = text.partition("-[")
+    if not (bracket and rest.endswith("]")):
+        node = node_index(text)
+        return [] if node is None else [node]
+    found: list[tuple[PoolId, int]] = []
+    for part in rest.removesuffix("]").split(","):
+        first, _, last = part.partition("-")
+        low, high = node_index(f"{pool}-{first}"), node_index(f"{pool}-{last or first}")
+        if low is None or high is None or high < low or len(found) > _NODES_MAX:
+            return []
+        found += [(pool, index) for index in range(low[1], high[1] + 1)]
+    return found
 
 
 def node_names(pool: PoolId, spans: tuple[Span, ...]) -> list[str]:

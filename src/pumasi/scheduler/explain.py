@@ -141,7 +141,7 @@ def _explain_demand(board: Board, job: Job, demand: Demand) -> Reasons | None:
 
 
 def _held_back(board: Board, job: Job, pool: PoolId) -> Reason | None:
-    """The planned start that the job would delay if it started now."""
+    """The planned start that the job would delay if it started now, or the reservation it would run into."""
     until_ms = board.now_ms + job.spec.time_limit_seconds * 1000
     for start in board.planned_in(pool):
         if start.job != job.id and start.start_ms < until_ms:
@@ -150,9 +150,11 @@ def _held_back(board: Board, job: Job, pool: PoolId) -> Reason | None:
             return Reason(_C.PLANNED_START, pool, detail, f"a time limit of at most {seconds} seconds")
     for reservation in board.barring(job.spec.queue, until_ms, pool):
         seconds = max(0, reservation.start_ms - board.now_ms) // 1000
-        detail = f"it might still run when reservation {reservation.id} begins, in {seconds} seconds"
-        would_start = f"a time limit of at most {seconds} seconds" if seconds else f"the end of {reservation.id}"
-        return Reason(_C.RESERVED, pool, detail, would_start)
+        if seconds:
+            detail = f"it might still run when reservation {reservation.id} begins, in {seconds} seconds"
+            return Reason(_C.RESERVED, pool, detail, f"a time limit of at most {seconds} seconds")
+        detail = f"what is free there is kept for reservation {reservation.id}"
+        return Reason(_C.RESERVED, pool, detail, f"the end of reservation {reservation.id}")
     return None
 
 

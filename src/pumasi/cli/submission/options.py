@@ -118,7 +118,8 @@ UNSUPPORTED = (
     *_unsupported(_SITE_RULE, "mcs-label wckey uid gid licenses/L container"),
     *_unsupported(_SITE_RULE, "reboot", _NOTHING),
     *_unsupported(_SITE_RULE, "get-user-env", _PERHAPS),
-    *_unsupported(_NOT_YET, "reservation export-file input/i open-mode"),
+    *_unsupported("a reservation is for queues: jobs of its queue run in it by themselves", "reservation"),
+    *_unsupported(_NOT_YET, "export-file input/i open-mode"),
     *_unsupported(_NOT_YET, "ignore-pbs verbose/v", _NOTHING),
     *_unsupported("a gang whose node fails is started again as a whole", "no-kill/k", _PERHAPS),
 )

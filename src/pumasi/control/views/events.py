@@ -26,6 +26,8 @@ def needed(event: Event) -> Needed:
     """What it takes to see a fact."""
     if isinstance(event, facts.JobSubmitted):
         return Needed(Action.JOB_READ, Resource((event.spec.queue,), user=event.by))
+    if isinstance(event, facts.AdvanceReservationMade) and event.reservation.queue:
+        return Needed(Action.QUEUE_READ, Resource((event.reservation.queue,)))
     job = getattr(event, "job", 0)
     if job:
         return Needed(Action.JOB_READ, FLEET, job)
