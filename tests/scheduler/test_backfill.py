@@ -63,6 +63,21 @@ def test_several_gangs_have_their_starts() -> None:
     assert placed(fleet) == [second]
 
 
+def test_gangs_that_need_the_same_get_their_starts_one_after_the_other_whoever_has_the_turn() -> None:
+    fleet = harness(planned_starts=2)
+    fleet.submit("ant/x", 8, time_limit_seconds=1000)
+    fleet.tick()
+    first, second = fleet.submit("ant/y", 32), fleet.submit("ant/x", 32)
+    fleet.tick()
+    small = fleet.submit("ant/y", 16, time_limit_seconds=1000)
+    assert placed(fleet) == [small], "now the next turn is that of the other queue"
+    fleet.tick()
+    assert planned(fleet) == {first: 1000}
+    fleet.wait(1000)
+    assert placed(fleet) == [first]
+    assert planned(fleet) == {second: 3600}
+
+
 def test_loans_do_not_delay_a_planned_start_either() -> None:
     fleet = harness(lends=100)
     fleet.submit("ant/x", 16, time_limit_seconds=1000)

@@ -140,9 +140,9 @@ def _needed_gpus(board: Board, hold: Hold) -> int:
 def plan_start(board: Board, job: Job, demand: Demand) -> None:
     """Promise a job that found no room its start at home, in the pool where it comes first, if there is a slot left.
 
-    A job of one GPU needs no promise: nothing is smaller.
+    A job of one GPU needs no promise: nothing is smaller. Jobs that need the same get theirs one after the other.
     """
-    if job.spec.gpus < 2 or job.id in board.planned:
+    if job.spec.gpus < 2 or board.has_planned(demand.key):
         return
     options = []
     for fit in demand.home_fits:
@@ -162,8 +162,12 @@ def plan_start(board: Board, job: Job, demand: Demand) -> None:
 def may_plan_start(board: Board, demand: Demand) -> bool:
     """False only if no job of the demand can be promised a start in this cycle."""
     owner, gpus = demand.owner, demand.spec.gpus
-    return gpus > 1 and any(
-        board.account(owner, fit.pool).due >= gpus and has_slot(board, owner, fit.pool) for fit in demand.home_fits
+    return (
+        gpus > 1
+        and not board.has_planned(demand.key)
+        and any(
+            board.account(owner, fit.pool).due >= gpus and has_slot(board, owner, fit.pool) for fit in demand.home_fits
+        )
     )
 
 

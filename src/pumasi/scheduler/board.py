@@ -30,6 +30,7 @@ from pumasi.scheduler.rules import Rules
 from pumasi.scheduler.tenants import Tenants
 from pumasi.state import accounts
 from pumasi.state.accounts import Accounts
+from pumasi.state.backlog import DemandKey
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.freemap import FreeMap
 from pumasi.state.lending import lending_limit, refusal_now
@@ -65,6 +66,7 @@ class Board:
         self._planned_in: dict[PoolId, dict[JobId, PlannedStart]] = {}
         for start in state.planned.values():
             self._planned_in.setdefault(start.pool, {})[start.job] = start
+        self._planned_needs = {state.backlogs.key_of(job) for job in state.planned}
         self._outlooks = outlooks
         self._planned_now: dict[JobId, StartPlanned] = {}
         self._own_outlooks: dict[PoolId, Outlook] = {}
@@ -166,6 +168,10 @@ class Board:
             and record.declared.pool == pool
             and record.declared.admits(queue)
         ]
+
+    def has_planned(self, need: DemandKey) -> bool:
+        """True if one of the waiting jobs with this need has a planned start."""
+        return need in self._planned_needs
 
     def outlook(self, pool: PoolId) -> Outlook:
         """What comes free in the pool, and when; to read."""
@@ -335,6 +341,7 @@ class Board:
         """Promise a waiting job its start."""
         self.planned[start.job] = start
         self._planned_in.setdefault(start.pool, {})[start.job] = start
+        self._planned_needs.add(self.state.backlogs.key_of(start.job))
         event = StartPlanned(
             at_ms=self.now_ms, by=BY, job=start.job, pool=start.pool, spans=start.spans, start_ms=start.start_ms
         )
@@ -419,6 +426,7 @@ class Board:
         """True if it was planned in this very cycle: then it is as if it had never been."""
         del self.planned[start.job]
         del self._planned_in[start.pool][start.job]
+        self._planned_needs.discard(self.state.backlogs.key_of(start.job))
         self.stirred[start.pool] = None
         event = self._planned_now.pop(start.job, None)
         if event is not None:

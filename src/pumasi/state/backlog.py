@@ -107,6 +107,10 @@ class Backlogs:
         twin.forgotten = self.forgotten + len(self.arrived)
         return twin
 
+    def key_of(self, job: JobId) -> DemandKey:
+        """The need of a waiting job."""
+        return self._of_job[job].key
+
     def enter(self, job: Job) -> None:
         """A job begins to wait."""
         spec, order = job.spec, job.order
