@@ -8,6 +8,7 @@ entitlement is theirs.
 """
 
 from collections.abc import Container
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from pumasi.model.jobs import Charge, Span, overlap
 from pumasi.model.reservations import AdvanceReservation
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
-from pumasi.scheduler.outlook import NEVER_MS, map_at, shape_ms
+from pumasi.scheduler.outlook import NEVER_MS, Outlook, map_at, shape_ms
 from pumasi.scheduler.placement import find, rest_of
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit
@@ -144,19 +145,15 @@ def plan_start(board: Board, job: Job, demand: Demand) -> None:
     """
     if job.spec.gpus < 2 or board.has_planned(demand.key):
         return
-    options = []
-    for fit in demand.home_fits:
-        if (
-            has_slot(board, job.owner, fit.pool)
-            and board.is_connected(fit.pool)
-            and not board.is_queue_bound(job, fit.pool)
-        ):
-            start = _earliest(board, job, fit)
-            if start is not None:
-                options.append((start.start_ms, fit.position, start))
-    if options:
-        board.plan_start(min(options, key=lambda option: option[:2])[2])
-        _look_when_late(board, board.planned[job.id])
+    start = _earliest(board, job, [fit for fit in demand.home_fits if _may_plan_in(board, job, fit.pool)])
+    if start is not None:
+        board.plan_start(start)
+        _look_when_late(board, start)
+
+
+def _may_plan_in(board: Board, job: Job, pool: PoolId) -> bool:
+    is_open = has_slot(board, job.owner, pool) and board.is_connected(pool)
+    return is_open and not board.is_queue_bound(job, pool) and board.home_most(job, pool) >= job.spec.gpus
 
 
 def may_plan_start(board: Board, demand: Demand) -> bool:
@@ -177,11 +174,32 @@ def has_slot(board: Board, owner: OwnerId, pool: PoolId) -> bool:
     return planned < board.state.policy.planned_starts
 
 
-def _earliest(board: Board, job: Job, fit: Fit) -> PlannedStart | None:
-    """The first moment at which the gang has its shape and its owner's entitlement carries it, and where."""
-    pool, gpus, free = fit.pool, job.spec.gpus, board.free(fit.pool)
-    if board.home_most(job, pool) < gpus:
-        return None
+def _earliest(board: Board, job: Job, fits: list[Fit]) -> PlannedStart | None:
+    """The first moment at which the gang has its shape and its owner's entitlement carries it, and where.
+
+    The pools are searched best first: close looks only where, by the entitlement alone, no other may come sooner.
+    """
+    ahead: list[tuple[int, int, Fit, Outlook | None]] = []  # from when at the earliest; by what, once that is sure
+    for fit in fits:
+        missing = job.spec.gpus - board.account(job.owner, fit.pool).idle
+        returned_ms = board.outlook(fit.pool).entitled_ms(job.owner, missing)
+        ahead.append((max(returned_ms, board.now_ms), fit.position, fit, None))
+    heapify(ahead)
+    while ahead and ahead[0][0] < NEVER_MS:
+        start_ms, position, fit, outlook = heappop(ahead)
+        free = board.free(fit.pool)
+        if outlook is None:
+            outlook, idle = _when_all_is_kept(board, job, fit.pool)
+            carried_ms = outlook.entitled_ms(job.owner, job.spec.gpus - idle)
+            shaped_ms = shape_ms(outlook.gpu_ends_ms, fit.need, free)
+            heappush(ahead, (max(start_ms, carried_ms, shaped_ms), position, fit, outlook))
+        elif (spans := find(map_at(outlook.gpu_ends_ms, start_ms, free), fit.need)) is not None:
+            return PlannedStart(job.id, fit.pool, spans, board.now_ms, start_ms)
+    return None
+
+
+def _when_all_is_kept(board: Board, job: Job, pool: PoolId) -> tuple[Outlook, int]:
+    """What comes free for a job in a pool beside all that is promised there, and what its owner then has idle now."""
     outlook, idle = board.outlook(pool).branch(), board.account(job.owner, pool).idle
     holds = sorted(_holds(board, job, pool), key=lambda hold: _end_ms(board, hold))  # the last end of each GPU counts
     for number, hold in enumerate(holds, 1):
@@ -193,14 +211,9 @@ def _earliest(board: Board, job: Job, fit: Fit) -> PlannedStart | None:
             outlook.close(reservation.spans)
     for node, state in board.state.occupancy[pool].node_states.items():
         if state is not NodeState.UP:
-            outlook.close((Span(node, 1, free.full_mask),))
+            outlook.close((Span(node, 1, board.free(pool).full_mask),))
     outlook.gpu_ends_ms = np.maximum(outlook.gpu_ends_ms, board.outlook(pool).gpu_ends_ms)  # who is in may stay on
-    moment_ms = max(outlook.entitled_ms(job.owner, gpus - idle), shape_ms(outlook.gpu_ends_ms, fit.need, free))
-    if moment_ms >= NEVER_MS:
-        return None
-    start_ms = max(moment_ms, board.now_ms)
-    spans = find(map_at(outlook.gpu_ends_ms, start_ms, free), fit.need)
-    return None if spans is None else PlannedStart(job.id, pool, spans, board.now_ms, start_ms)
+    return outlook, idle
 
 
 # --- keeping it ------------------------------------------------------------------------------------------------------
