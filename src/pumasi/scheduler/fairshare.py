@@ -183,7 +183,9 @@ class ShareTree:
         """Count the GPUs given to the leaf whose turn it is."""
         if demand in self.placed:
             self.placed[demand] += 1
-        use = _parts_of(self._board, job) * self._half_life_ms // PARTS_PER_GPU
+        use = job.spec.gpus * self._half_life_ms
+        if job.spec.slice:
+            use = _parts_of(self._board, job) * self._half_life_ms // PARTS_PER_GPU
         node = leaf
         node.use += use
         while node.parent is not None:

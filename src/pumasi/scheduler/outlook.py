@@ -3,7 +3,7 @@
 A planner keeps an outlook of each pool from cycle to cycle and follows what changed; a cycle branches it.
 """
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ class Outlook:
             nodes[:, _gpus_of(span.gpu_mask)] = moment_ms
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _gpus_of(mask: int) -> list[int]:
     return [gpu for gpu in range(mask.bit_length()) if mask >> gpu & 1]
 

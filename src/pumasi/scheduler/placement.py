@@ -6,7 +6,7 @@ Counts decide, nodes are only looked at once it is known that they fit. Ties go 
 """
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 from pumasi.model.jobs import Level, Span
 from pumasi.scheduler.shapes import Need
@@ -39,9 +39,9 @@ def _one_node(free: FreeMap, each: int) -> tuple[Span, ...] | None:
     for bits in free.by_free[each : free.gpus_per_node]:
         if bits:
             node = lowest(bits)
-            return (Span(node, 1, pick_gpus(free, free.masks[node], each)),)
+            return (Span(node, 1, pick_gpus(free.masks[node], each, free.slices_per_gpu)),)
     node = _whole_node(free)
-    return None if node < 0 else (Span(node, 1, pick_gpus(free, free.full_mask, each)),)
+    return None if node < 0 else (Span(node, 1, pick_gpus(free.full_mask, each, free.slices_per_gpu)),)
 
 
 def _whole_node(free: FreeMap) -> int:
@@ -52,25 +52,12 @@ def _whole_node(free: FreeMap) -> int:
     return -1
 
 
-@cache
-def low_gpus(mask: int, count: int) -> int:
-    """The mask of the `count` lowest GPUs of a mask."""
-    taken = 0
-    for _ in range(count):
-        taken |= mask & -mask
-        mask &= mask - 1
-    return taken
+@lru_cache(maxsize=1 << 16)  # nodes that are cut have more masks than memory holds
+def pick_gpus(mask: int, count: int, slices_per_gpu: int) -> int:
+    """The GPUs of a node to take, `count` of those in `mask`: the lowest.
 
-
-def pick_gpus(free: FreeMap, mask: int, count: int) -> int:
-    """The GPUs of a node to take, `count` of those in `mask`: the lowest; slices, from the GPUs most broken."""
-    slices = free.slices_per_gpu
-    return low_gpus(mask, count) if slices == 1 else _pick_slices(mask, count, slices)
-
-
-@cache
-def _pick_slices(mask: int, count: int, slices_per_gpu: int) -> int:
-    """All on the GPU with the fewest that has enough; if none has, the rest of the roomiest first."""
+    Slices all come from the GPU with the fewest that has enough; if none has, those of the roomiest first.
+    """
     gpu, whole = 0, (1 << slices_per_gpu) - 1
     pieces = []
     while mask >> gpu:
@@ -78,9 +65,9 @@ def _pick_slices(mask: int, count: int, slices_per_gpu: int) -> int:
         gpu += slices_per_gpu
     roomy = [piece for piece in pieces if piece.bit_count() >= count]
     if roomy:
-        return low_gpus(min(roomy, key=int.bit_count), count)
+        return sum(1 << bit for bit in _low_bits(min(roomy, key=int.bit_count), count))
     roomiest = max(pieces, key=int.bit_count)
-    return roomiest | _pick_slices(mask & ~roomiest, count - roomiest.bit_count(), slices_per_gpu)
+    return roomiest | pick_gpus(mask & ~roomiest, count - roomiest.bit_count(), slices_per_gpu)
 
 
 # --- gangs: which racks ----------------------------------------------------------------------------------------------
@@ -221,7 +208,7 @@ def _in_rack(free: FreeMap, each: int, rack: int, nodes: int) -> list[Span]:
     fitting = [node for node in range(first, min(first + free.nodes_per_rack, free.nodes))
                if free.masks[node].bit_count() >= each]  # fmt: skip
     fitting.sort(key=lambda node: (free.masks[node].bit_count(), node))
-    return [Span(node, 1, pick_gpus(free, free.masks[node], each)) for node in sorted(fitting[:nodes])]
+    return [Span(node, 1, pick_gpus(free.masks[node], each, free.slices_per_gpu)) for node in sorted(fitting[:nodes])]
 
 
 def _low_bits(bits: int, count: int) -> Iterator[int]:

@@ -217,7 +217,8 @@ def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victi
             return None
         for node in victim.pieces.keys() & nodes.keys():
             nodes[node] |= victim.pieces[node]
-    return merged([Span(node, 1, pick_gpus(free, mask, need.each)) for node, mask in sorted(nodes.items())]), victims
+    picks = {node: pick_gpus(mask, need.each, free.slices_per_gpu) for node, mask in sorted(nodes.items())}
+    return merged([Span(node, 1, mask) for node, mask in picks.items()]), victims
 
 
 def _pruned(free: FreeMap, need: Need, chosen: list[Victim]) -> Found | None:

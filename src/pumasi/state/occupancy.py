@@ -1,7 +1,7 @@
 """Who holds which GPUs of a pool, which nodes take work, and what is free as a consequence."""
 
 from array import array
-from functools import cache
+from functools import lru_cache
 
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import JobId
@@ -150,7 +150,7 @@ class Occupancy:
             self.free.take(Span(node, 1, free))
 
 
-@cache
+@lru_cache(maxsize=1 << 16)  # nodes that are cut have more masks than memory holds
 def _gpus_in(mask: int) -> tuple[int, ...]:
     """The indices of a mask's GPUs."""
     return tuple(gpu for gpu in range(mask.bit_length()) if mask >> gpu & 1)
