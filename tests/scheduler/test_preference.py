@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable
 
-from pumasi.model.fleet import Policy, Pool, PoolOrder, Site
-from pumasi.testing.builders import NVL72, fleet_facts, owner, pool
+from msgspec.structs import replace
+
+from pumasi.events.facts import GpuModelDeclared
+from pumasi.model.fleet import MigProfile, Policy, Pool, PoolOrder, Site
+from pumasi.testing.builders import HGX, NVL72, fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
 
@@ -54,3 +57,14 @@ def test_a_policy_says_what_comes_first() -> None:
     assert places(harness(halls, PoolOrder.HOME, PoolOrder.POWER), 1) == ["q"], "its GPUs draw less"
     sites = [Site(id="here", title="here", operator="bee"), Site(id="there", title="there", operator="ant")]
     assert places(harness(halls, PoolOrder.SITE, sites=sites), 1) == ["q"], "ant operates that site itself"
+
+
+def test_a_slice_draws_its_part_of_the_gpus_power() -> None:
+    """Cut seven ways, the larger GPUs draw less for each slice than the smaller ones cut four ways."""
+    small = replace(HGX, mig_profiles=(MigProfile("1g.23gb", 4),))
+    large = replace(NVL72, mig_profiles=(MigProfile("1g.23gb", 7),))
+    halls = (pool("p", {"ant": 32}, model=small, cut="1g.23gb"), pool("q", {"ant": 28}, model=large, cut="1g.23gb"))
+    fleet = harness(halls, PoolOrder.POWER)
+    for model in (small, large):
+        fleet.record(GpuModelDeclared(at_ms=fleet.now_ms, model=model))
+    assert places(fleet, 1, slice="1g.23gb") == ["q"]

@@ -204,7 +204,8 @@ LOAN_COLUMNS = [
 @output_options
 @click.pass_context
 def shares(context: click.Context, by: str, owner: str, output: Output) -> None:
-    """Show what each owner is entitled to and due, and what of it is in use, lent and idle, in GPUs.
+    """Show what each owner is entitled to and due, and what of it is in use, lent and idle, in GPUs; by pool and by
+    loan in slices, where a pool is cut.
 
     DUE is the entitlement less faults. HOME and LENT are used on it, by the owner and by others; BORROWED is what the
     owner uses of others. CREDIT grows by lending and shrinks by borrowing.

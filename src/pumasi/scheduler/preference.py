@@ -34,7 +34,7 @@ def _not_own_site(state: FleetState, owner: OwnerId, pool: Pool) -> int:
 
 
 def _watts(state: FleetState, _: OwnerId, pool: Pool) -> int:
-    return state.gpu_models[pool.model].planning_watts
+    return pool.parts(1) * state.gpu_models[pool.model].planning_watts  # a slice draws its part
 
 
 _KEYS: dict[PoolOrder, Callable[[FleetState, OwnerId, Pool], int]] = {
