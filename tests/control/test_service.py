@@ -11,11 +11,12 @@ from structlog.testing import capture_logs
 
 from pumasi.control import plane as plane_module
 from pumasi.control import service as service_module
-from pumasi.control.commands import CancelJob, SubmitJobs
+from pumasi.control.commands import CancelJob, MakeReservation, SubmitJobs
 from pumasi.control.refusals import Refusal
 from pumasi.control.service import Service
-from pumasi.events.facts import JobHeld, JobSubmitted
+from pumasi.events.facts import AdvanceReservationBegan, JobHeld, JobSubmitted
 from pumasi.model.jobs import JobState
+from pumasi.model.reservations import ReservationPurpose
 from pumasi.ports.event_log import LogBroken
 from pumasi.scheduler import plan as scheduler
 from pumasi.scheduler.plan import Plan
@@ -177,3 +178,15 @@ def test_stopping_in_the_middle_of_a_write_keeps_the_order_of_facts(bench, spec,
     assert submitted == ["first", "second"]
     saved = bench.log.load_snapshot()
     assert saved is not None and saved.seq == bench.plane.durable_seq == bench.log.last_seq()
+
+
+def test_what_begins_without_a_plan_is_written_at_once(bench):
+    made = MakeReservation(
+        by="kim", name="works", purpose=ReservationPurpose.MAINTENANCE, pool="north-b200", nodes=1, duration_seconds=60
+    )
+
+    async def work(service: Service) -> None:
+        await service.do(made)
+        await until(lambda: any(isinstance(event, AdvanceReservationBegan) for _, event in bench.log.read(0)))
+
+    run_service(bench, bench.log, work)

@@ -56,7 +56,9 @@ def test_nodes_in_use_by_then_are_not_reserved() -> None:
     fleet = harness()
     fleet.submit("ant/x", 16, time_limit_seconds=1500)
     fleet.tick()
-    assert reserve(fleet, MAINTENANCE, 3) == "2 of 4 nodes of p are free for all of that time; 3 are 500 s later"
+    assert reserve(fleet, MAINTENANCE, 3) == (
+        "2 of 4 nodes of p are free for all of that time, 3 are asked for; they are 500 seconds later"
+    )
     assert reserve(fleet, MAINTENANCE, 2) == ""
 
 

@@ -33,10 +33,11 @@ def free_nodes(state: FleetState, window: Window, nodes: int) -> tuple[Span, ...
     spans = find(map_at(ends_ms, window.start_ms, like), need)
     if spans is None:
         whole = int((ends_ms.max(axis=1) <= window.start_ms).sum())
+        lacks = f"{whole} of {like.nodes} nodes of {window.pool} are free for all of that time, {nodes} are asked for"
         earliest_ms = shape_ms(ends_ms, need, like)
-        when = f"{nodes} are" if earliest_ms < NEVER_MS else "that many never are"
-        later = f" {(earliest_ms - window.start_ms) // 1000} s later" if earliest_ms < NEVER_MS else ""
-        return f"{whole} of {like.nodes} nodes of {window.pool} are free for all of that time; {when}{later}"
+        if earliest_ms < NEVER_MS:
+            lacks += f"; they are {-(-(earliest_ms - window.start_ms) // 1000)} seconds later"
+        return lacks
     return _entitlement_lacks(state, window, nodes * like.gpus_per_node) or spans
 
 
