@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from pumasi.control.commands import MakeReservation
+from pumasi.events.facts import AttemptPlaced
 from pumasi.model.fleet import Policy, Queue
 from pumasi.model.reservations import ReservationPurpose
 from pumasi.scheduler.board import Board
@@ -33,6 +34,14 @@ def test_memory_changes_no_decision(seed: int, gap_minutes: int, monkeypatch: py
     monkeypatch.setattr(Planner, "decide", compared)
     story(seed, gap_minutes)
     assert cycles > 100
+
+
+def test_a_need_that_nobody_was_refused_wakes_when_a_job_arrives() -> None:
+    harness = Harness(fleet_facts([owner("a")], [pool("p", {"a": 32})], [Queue(id="a")]))
+    harness.submit("a", 8, begin_at_ms=harness.now_ms + 3_600_000)
+    harness.tick()
+    job = harness.submit("a", 8)
+    assert [event.job for event in harness.tick().events if isinstance(event, AttemptPlaced)] == [job]
 
 
 @pytest.mark.parametrize("seed", [0, 3, 4, 5, 6, 9])

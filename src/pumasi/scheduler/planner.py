@@ -35,7 +35,7 @@ class Planner:
     def __init__(self, state: FleetState) -> None:
         self.state = state
         self._outlooks = Outlooks(state)
-        self._asleep: dict[Demand, None] = {}
+        self._asleep: dict[Demand, bool] = {}  # False: no job of it was refused, all had a reservation or a begin time
         self._awake: dict[Demand, None] = {}
         self._look_again_ms = NEVER_MS
         self._forget((), state.at_ms)
@@ -112,25 +112,16 @@ class Planner:
         by_need, awake = self.state.backlogs.by_need, self._awake
         for demand in [demand for demand in awake if demand.key not in by_need]:
             del awake[demand]
+        has_holds = bool(self.state.planned or self.state.advance_reservations)
         arrived, forgotten = self.state.backlogs.arrived, self.state.backlogs.forgotten
         for backlog in arrived[self._arrived - forgotten :] if self._arrived < forgotten + len(arrived) else ():
             if backlog.key in by_need:
                 demand = self._rules.demand(backlog.key, backlog.spec)
                 if demand not in self._asleep:
                     awake[demand] = None
-                elif (
-                    demand.has_quotas
-                    or self.state.planned
-                    or self.state.advance_reservations
-                    or self._has_reserved(demand)
-                ):
+                elif has_holds or demand.has_quotas or not self._asleep[demand]:
                     self._wake(demand)
         self._arrived = forgotten + len(arrived)
-
-    def _has_reserved(self, demand: Demand) -> bool:
-        """True if one of its jobs has a reservation: then it may sleep without any of them having been refused."""
-        jobs = (self.state.jobs[number] for number in self.state.reservations)
-        return any(self._rules.demand_of(job.owner, job.spec) is demand for job in jobs if job.owner == demand.owner)
 
     def _wake(self, demand: Demand) -> None:
         self._asleep.pop(demand, None)
@@ -142,7 +133,7 @@ class Planner:
 
     def _sleep(self, demand: Demand) -> None:
         self._awake.pop(demand, None)
-        self._asleep[demand] = None
+        self._asleep[demand] = demand.is_refused
         for fit in demand.fits:
             self._by_pool[fit.pool][demand] = None
 
