@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from pumasi.cli.errors import ExitCode
 from pumasi.twin.commands import TwinProblem, simulate, tasks_of
 from pumasi.twin.runner import Task, run_all
 from pumasi.twin.scenario_file import load_scenario
@@ -22,7 +23,7 @@ start: 2026-06-01
 days: 2
 workload: {synthetic: {load_percent: 60}}
 """
-RAY = Path(sys.executable).with_name("ray")
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
 WAIT_SECONDS = 60
 
 
@@ -39,7 +40,7 @@ def cluster() -> Iterator[str]:
     words = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"]
     words += ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"]
     path = os.pathsep.join([str(Path("src").resolve()), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen([RAY, *words], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL) as head:
+    with subprocess.Popen([*RAY, *words], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL) as head:
         try:
             until = time.monotonic() + WAIT_SECONDS
             while not _answers(port) and time.monotonic() < until:
@@ -100,6 +101,15 @@ def test_ctrl_c_leaves_what_has_been_run(cluster: str, tasks: list[Task], tmp_pa
 
     finished = simulate([tasks[0], *long], tmp_path / "out", "x", tmp_path, 1, told)
     assert (finished.runs, finished.missing) == (1, 3)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(tasks: list[Task], tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{free_port()}")
+    began = time.monotonic()
+    with pytest.raises(TwinProblem, match=r"no Ray cluster at RAY_ADDRESS=ray://127\.0\.0\.1:") as error:
+        run(tasks, tmp_path)
+    assert time.monotonic() - began < 30, "Ray itself takes minutes"
+    assert ExitCode[error.value.kind.upper()] is ExitCode.UNREACHABLE
 
 
 def test_a_cluster_without_ray_is_said_in_a_line(tasks: list[Task], tmp_path: Path, monkeypatch):

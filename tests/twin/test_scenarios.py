@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pumasi.adapters.fact_list import FactList
+from pumasi.cli.errors import ExitCode
 from pumasi.cli.main import run as pumasi
 from pumasi.control.plane import ControlPlane
 from pumasi.events.facts import StopOrdered
@@ -314,20 +315,23 @@ class TestCommands:
             with_value(scenario_of("korea"), "colour", 1)
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "said", "code"),
         [
-            (["run", "nowhere"], "no scenario file 'nowhere'"),
-            (["run", "korea", "--rules", "nowhere"], "no rules file 'nowhere'"),
-            (["compare", "philly", "--traces", "nowhere"], "philly_jobs.csv is neither in"),
-            (["sweep", "korea", "--vary", "days"], "not like load_percent=80,100,120"),
-            (["check", "plans/campus.yaml"], "has mistakes"),
-            (["report", "plans"], "holds no report"),
+            (["run", "nowhere"], "no scenario file 'nowhere'", ExitCode.NOT_FOUND),
+            (["run", "korea", "--rules", "nowhere"], "no rules file 'nowhere'", ExitCode.NOT_FOUND),
+            (["compare", "philly", "--traces", "nowhere"], "philly_jobs.csv is neither in", ExitCode.NOT_FOUND),
+            (["sweep", "korea", "--vary", "days"], "not like load_percent=80,100,120", ExitCode.USAGE),
+            (["sweep", "korea", "--vary", "colours=1"], "no 'colours' to vary", ExitCode.USAGE),
+            (["check", "plans/campus.yaml"], "has mistakes", ExitCode.USAGE),
+            (["report", "plans"], "holds no report", ExitCode.NOT_FOUND),
         ],
     )
-    def test_what_cannot_be_done_is_said_in_a_line(self, words: list[str], said: str, capsys, tmp_path, monkeypatch):
+    def test_what_cannot_be_done_is_said_in_a_line(
+        self, words: list[str], said: str, code: ExitCode, capsys, tmp_path, monkeypatch
+    ):
         monkeypatch.setenv("COLUMNS", "200")
         out = ["--out", str(tmp_path / "out")] if words[0] in ("run", "compare", "sweep") else []
-        assert pumasi(["twin", *words, *out]) != 0
+        assert pumasi(["twin", *words, *out]) == code
         shown = capsys.readouterr().err
         assert said in shown and "Traceback" not in shown
         assert not (tmp_path / "out").exists()

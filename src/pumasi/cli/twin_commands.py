@@ -41,7 +41,7 @@ def _told() -> Iterator[Any]:
     try:
         yield commands
     except commands.TwinProblem as error:
-        raise CommandError(str(error), ExitCode.FAILED, lines=tuple(error.lines[:8])) from error
+        raise CommandError(str(error), ExitCode[error.kind.upper()], lines=tuple(error.lines[:8])) from error
 
 
 @click.group()

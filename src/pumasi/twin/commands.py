@@ -1,8 +1,8 @@
 """What the command line asks of the twin: read files, run, and write a report. Errors are `TwinProblem`, one line."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from msgspec import structs
@@ -19,15 +19,32 @@ from pumasi.twin.world import CannotSimulate
 
 VARIABLES = ("load_percent", "cycle_seconds", "days", "checkpoint_seconds", "gpus_per_gpu", "flood_jobs")
 Told = Callable[[int, str], None]
-Read = TypeVar("Read")
 
 
 class TwinProblem(Exception):
-    """The twin cannot do it. `lines`: mistakes of a file, one each."""
+    """The twin cannot do it. `kind`: the name of the exit code. `lines`: mistakes of a file, one each."""
 
-    def __init__(self, message: str, lines: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, kind: str = "failed", lines: tuple[str, ...] = ()) -> None:
         super().__init__(message)
+        self.kind = kind
         self.lines = lines
+
+
+@contextmanager
+def _as_problems(what: str) -> Iterator[None]:
+    """What can go wrong with files, plans and clusters, as problems. `what` may have mistakes."""
+    try:
+        yield
+    except PlanError as error:
+        raise TwinProblem(f"{what} has mistakes", "usage", tuple(str(each) for each in error.problems)) from error
+    except (ChangeRefused, TraceProblem) as error:
+        raise TwinProblem(str(error), "usage") from error
+    except FileNotFoundError as error:
+        raise TwinProblem(str(error), "not_found") from error
+    except NoCluster as error:
+        raise TwinProblem(str(error), "unreachable") from error
+    except (CannotSimulate, OSError) as error:
+        raise TwinProblem(str(error)) from error
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -44,7 +61,8 @@ def scenario_of(name: str) -> ScenarioFile:
 
     :raises TwinProblem: if there is none, or it has mistakes.
     """
-    return _read(lambda: load_scenario(find_file(name)), name)
+    with _as_problems(name):
+        return load_scenario(find_file(name))
 
 
 def rules_of(name: str, folder: Path) -> Rules:
@@ -53,17 +71,8 @@ def rules_of(name: str, folder: Path) -> Rules:
     :raises TwinProblem: if there are none, or they have mistakes.
     """
     beside = folder / name
-    return _read(lambda: load_rules(beside if beside.is_file() else find_file(name, "rules")), name)
-
-
-def _read(read: Callable[[], Read], name: str) -> Read:
-    try:
-        return read()
-    except PlanError as error:
-        lines = tuple(str(problem) for problem in error.problems)
-        raise TwinProblem(f"{name} has mistakes", lines) from error
-    except OSError as error:
-        raise TwinProblem(str(error)) from error
+    with _as_problems(name):
+        return load_rules(beside if beside.is_file() else find_file(name, "rules"))
 
 
 def tasks_of(file: ScenarioFile, rules: Sequence[str], seeds: Sequence[int]) -> list[Task]:
@@ -100,7 +109,7 @@ def with_value(file: ScenarioFile, name: str, value: int) -> ScenarioFile:
         if (work := getattr(file, part)) is not None and name in work.__struct_fields__
     }
     if name not in VARIABLES or not parts:
-        raise TwinProblem(f"the scenario has no {name!r} to vary; there is: {', '.join(VARIABLES)}")
+        raise TwinProblem(f"the scenario has no {name!r} to vary; there is: {', '.join(VARIABLES)}", "usage")
     return structs.replace(file, **parts)
 
 
@@ -109,16 +118,12 @@ def simulate(tasks: Sequence[Task], out: Path, title: str, traces: Path, process
 
     :raises TwinProblem: if a run cannot be made or the report not be written.
     """
-    try:
+    with _as_problems("the plan"):
         fleet = read_fleet(tasks[0].file, traces)
         runs = run_all(tasks, traces, processes, lambda done, at_ms: told(done, day_of(at_ms) if at_ms else ""))
         if not runs:
             raise TwinProblem("stopped before anything was simulated; no report was written")
         target = write_report(out, title, fleet, runs)
-    except PlanError as error:
-        raise TwinProblem("the plan has mistakes", tuple(str(each) for each in error.problems)) from error
-    except (ChangeRefused, TraceProblem, CannotSimulate, NoCluster, OSError) as error:
-        raise TwinProblem(str(error)) from error
     return Finished(target, len(runs), sum(not each.finished for each in runs), len(tasks) - len(runs))
 
 
@@ -130,7 +135,7 @@ def report_again(folder: Path) -> Path:
     try:
         return write_again(folder)
     except OSError as error:
-        raise TwinProblem(f"{folder} holds no report: {error.strerror}") from error
+        raise TwinProblem(f"{folder} holds no report: {error.strerror}", "not_found") from error
     except msgspec.MsgspecError as error:
         raise TwinProblem(f"the report in {folder} is of another version: {error}") from error
 
@@ -140,11 +145,7 @@ def check(file: ScenarioFile, rules: Rules, traces: Path) -> str:
 
     :raises TwinProblem: if it cannot be made.
     """
-    try:
+    with _as_problems("the plan"):
         ready = prepare(file, rules, 1, traces)
-    except PlanError as error:
-        raise TwinProblem("the plan has mistakes", tuple(str(each) for each in error.problems)) from error
-    except (ChangeRefused, TraceProblem, OSError) as error:
-        raise TwinProblem(str(error)) from error
     gpus = sum(pool.whole_gpus for pool in ready.plan.pools)
     return f"{gpus:,} GPUs, {len(ready.plan.owners):,} owners, {len(ready.jobs):,} jobs in {file.days:,} days"

@@ -25,7 +25,7 @@ from pumasi.twin.workloads.resample import DAY_MS, HOUR_MS, Resampling, resample
 from pumasi.twin.workloads.shapes import ShapeDistances, shape_distances
 from pumasi.twin.workloads.swf import read_swf
 from pumasi.twin.workloads.synthetic import SyntheticWork, synthetic_jobs
-from pumasi.twin.workloads.trace import TraceJob, TraceProblem
+from pumasi.twin.workloads.trace import TraceJob
 
 KOREA = timezone(timedelta(hours=9))
 OPENB_NODES = "openb/openb_node_list_gpu_node.csv"
@@ -59,8 +59,8 @@ def day_of(at_ms: int) -> str:
 def read_fleet(file: ScenarioFile, traces: Path, seed: int = 1) -> FleetPlan:
     """The plan of a scenario with its changes, before any rules.
 
-    :raises TraceProblem: if the plan is the nodes of a trace that cannot be read.
-    :raises FileNotFoundError: if there is no such plan.
+    :raises TraceProblem: if the plan is the nodes of a trace that has mistakes.
+    :raises FileNotFoundError: if there is no such plan or trace.
     :raises PlanError: with every mistake of the plan.
     :raises ChangeRefused: if a change does not fit the plan.
     """
@@ -78,7 +78,8 @@ def read_fleet(file: ScenarioFile, traces: Path, seed: int = 1) -> FleetPlan:
 def prepare(file: ScenarioFile, rules: Rules, seed: int, traces: Path) -> Prepared:
     """Everything one run needs.
 
-    :raises TraceProblem: if the trace cannot be read; and what `read_fleet` raises.
+    :raises FileNotFoundError: if there is no such trace.
+    :raises TraceProblem: if it has mistakes; and what `read_fleet` raises.
     """
     fleet, start_ms = read_fleet(file, traces, seed), day_ms(file.start)
     jobs, shapes, notes = _jobs(file, fleet, seed, traces)
@@ -167,7 +168,7 @@ def _trace_path(file: ScenarioFile, name: str, traces: Path) -> Path:
     for folder in (file.folder, traces):
         if (folder / name).is_file():
             return folder / name
-    raise TraceProblem(f"{name} is neither in {file.folder} nor in {traces}; --traces names another folder")
+    raise FileNotFoundError(f"{name} is neither in {file.folder} nor in {traces}; --traces names another folder")
 
 
 def _notes(placed: Placed) -> tuple[str, ...]:

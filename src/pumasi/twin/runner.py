@@ -6,6 +6,7 @@ a Ray cluster, as Ray's own tools take it, the runs are spread over that instead
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from ctypes import c_longlong
@@ -25,6 +26,7 @@ from pumasi.twin.scenario_file import ScenarioFile
 from pumasi.twin.workloads.resample import DAY_MS
 
 LOOK_SECONDS = 0.2
+KNOCK_SECONDS = 5
 Told = Callable[[int, int], None]  # thousandths of all work that are done; the simulated time of the run that is last
 
 
@@ -160,8 +162,20 @@ def _connected() -> Any:
         import ray
     except ImportError as error:
         raise NoCluster("RAY_ADDRESS is set, but Ray is not installed here: pip install 'pumasi[ray]'") from error
+    address = os.environ["RAY_ADDRESS"]
     try:
+        _knock(address)
         ray.init(logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise NoCluster(f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise NoCluster(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens there, if the address is a host's: Ray itself takes minutes to find out.
+
+    :raises OSError: if nobody does.
+    """
+    host, has_port, port = address.removeprefix("ray://").rpartition(":")
+    if has_port and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
