@@ -151,3 +151,13 @@ def test_a_hand_over_ends_with_a_node_that_fails() -> None:
     fleet.set_node("p", fleet.state.jobs[job].attempts[-1].spans[0].first, NodeState.DOWN)
     fleet.tick()
     assert not fleet.state.advance_reservations and job not in fleet.state.jobs
+
+
+def test_a_claim_goes_around_what_is_reserved() -> None:
+    fleet = harness()
+    loans = [fleet.submit("bee", 8, time_limit_seconds=9999) for _ in range(3)]
+    assert list(placed(fleet)) == loans
+    assert reserve(fleet, MAINTENANCE, 1) == "", "the one node that is free"
+    job = fleet.submit("ant/x", 8, time_limit_seconds=5000)
+    fleet.tick()
+    assert fleet.state.reservations[job].spans[0].first < 3, "its owner's entitlement is not kept waiting"

@@ -5,14 +5,13 @@ part; where they could use two nodes of a gang of eight, each bears half.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 
 from msgspec import Struct
 
-from pumasi.model.ids import JobId, PoolId
+from pumasi.model.ids import JobId
 from pumasi.model.jobs import Level
-from pumasi.scheduler.board import Board
 from pumasi.scheduler.placement import roomy
 from pumasi.scheduler.shapes import Need
 from pumasi.state.freemap import FreeMap
@@ -46,21 +45,30 @@ class Victim(Struct, gc=False):
 class Openings:
     """The cheapest places for one need in a pool, among free nodes and those that `victims` could leave.
 
+    `free`: gives the free GPUs as they are now; `jobs_on`: who holds GPUs of a node.
     `by_size`: what counts is how many GPUs are evicted, whatever work is lost.
     """
 
-    def __init__(self, need: Need, victims: dict[JobId, Victim], board: Board, pool: PoolId, *, by_size: bool) -> None:
+    def __init__(
+        self,
+        need: Need,
+        victims: dict[JobId, Victim],
+        free: Callable[[], FreeMap],
+        jobs_on: Callable[[int], list[JobId]],
+        *,
+        by_size: bool,
+    ) -> None:
         self._by_size = by_size
         self._need = need
         self._victims = victims
-        self._board = board
-        self._pool = pool
+        self._free = free
+        self._jobs_on = jobs_on
         self._wanted_nodes = need.nodes
         self._widest = 0
         self._by_node: dict[int, Opening] = {}
-        free = self._free()
-        self._width = {Level.RACK: 1, Level.BLOCK: free.racks_per_block, Level.POOL: len(free.rack_whole)}[need.widest]
-        self._width *= free.nodes_per_rack
+        shape = free()
+        racks = {Level.RACK: 1, Level.BLOCK: shape.racks_per_block, Level.POOL: len(shape.rack_whole)}[need.widest]
+        self._width = racks * shape.nodes_per_rack
         self._is_loose = need.segment == 1 and need.widest is Level.POOL
         self._heap: list[Opening] = []
         self._domains: dict[int, Opening] = {}
@@ -132,13 +140,10 @@ class Openings:
 
     def _on(self, node: int) -> Iterator[tuple[int, JobId, int]]:
         """The victims on a node: what it bears of the cost, the job, its GPUs."""
-        for job in self._board.state.occupancy[self._pool].jobs_on(node):
+        for job in self._jobs_on(node):
             victim = self._victims.get(job)
             if victim is not None and node in victim.pieces:
                 yield self._share(victim), job, victim.pieces[node].bit_count()
-
-    def _free(self) -> FreeMap:
-        return self._board.free(self._pool)
 
     # --- nodes anywhere in the pool ----------------------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ the way that evicts fewest GPUs is taken if the cheapest is beyond that; if that
 """
 
 from operator import attrgetter
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Span
-from pumasi.scheduler.backfill import leaves_holds
+from pumasi.model.reservations import AdvanceReservation
+from pumasi.scheduler.backfill import unpromised
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
@@ -21,7 +23,7 @@ from pumasi.scheduler.openings import Opening, Victim
 from pumasi.scheduler.placement import find, merged, pick_gpus
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit, Need
-from pumasi.scheduler.victims import Candidates
+from pumasi.scheduler.victims import Candidates, Kept
 from pumasi.state.freemap import FreeMap
 from pumasi.state.records import Job
 
@@ -47,6 +49,9 @@ class Option(Struct):
 Found = tuple[tuple[Span, ...], list[Victim]]  # exact spans, and who must go for them
 
 
+Reserved: TypeAlias = tuple[AdvanceReservation, ...]
+
+
 class Offer(Struct):
     """What a pool has to offer a demand, as it was when `changes` things had happened there; None: nothing."""
 
@@ -61,8 +66,8 @@ class Claims:
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._candidates: dict[tuple[OwnerId, PoolId], Candidates] = {}
-        self._offers: dict[Demand, list[Offer]] = {}
+        self._candidates: dict[tuple[OwnerId, PoolId, Kept], Candidates] = {}
+        self._offers: dict[tuple[Demand, Reserved], list[Offer]] = {}
         self._waiting: dict[OwnerId, dict[PoolId, int]] = {}
 
     def claim(self, job: Job, demand: Demand) -> bool:
@@ -86,27 +91,38 @@ class Claims:
 
     def _best(self, job: Job, demand: Demand) -> Option | None:
         """The way that costs least; as equals, that in the first pool."""
-        offers = self._offers.get(demand)
+        reserved = self._reserved(job, demand)
+        offers = self._offers.get((demand, reserved))
         if offers is None:
-            offers = self._offers[demand] = self._opened(demand)
+            offers = self._offers[demand, reserved] = self._opened(demand, reserved)
         for offer in offers:
             if offer.changes != offer.candidates.changes:
                 self._renew(job, demand, offer)
         options = [offer.option for offer in offers if offer.option is not None]
         while options:
             best = min(options, key=attrgetter("cost"))
-            if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_holds(job, best):
+            if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_promised(job, best.pool):
                 return best
             options.remove(best)
+        if reserved:
+            self._board.held_back[job.id] = None
         return None
 
-    def _leaves_holds(self, job: Job, option: Option) -> bool:
-        is_so = leaves_holds(self._board, job, option.pool, option.spans, self._due_ms(job.owner))
+    def _reserved(self, job: Job, demand: Demand) -> Reserved:
+        """What is reserved for others before the job, claiming now, would be over."""
+        board = self._board
+        if not board.state.advance_reservations:
+            return ()
+        until_ms = self._due_ms(job.owner) + job.spec.time_limit_seconds * 1000
+        return tuple(made for fit in demand.home_fits for made in board.barring(job.spec.queue, until_ms, fit.pool))
+
+    def _leaves_promised(self, job: Job, pool: PoolId) -> bool:
+        is_so = unpromised(self._board, job, pool, job.owner, self._due_ms(job.owner)) >= job.spec.gpus
         if not is_so:
             self._board.held_back[job.id] = None
         return is_so
 
-    def _opened(self, demand: Demand) -> list[Offer]:
+    def _opened(self, demand: Demand, reserved: Reserved) -> list[Offer]:
         """The pools where a demand may claim, in the order it prefers them.
 
         Within a cycle an entitlement only fills: where it does not carry the demand now, nobody need be priced.
@@ -115,9 +131,9 @@ class Claims:
         for fit in demand.open_home_fits:
             if not board.is_connected(fit.pool) or self._room(owner, fit.pool) < fit.need.gpus:
                 continue
-            key = (owner, fit.pool)
+            key = (owner, fit.pool, tuple(made.spans for made in reserved if made.pool == fit.pool))
             if key not in self._candidates:
-                self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner))
+                self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner), kept=key[2])
             found.append(Offer(fit, self._candidates[key]))
         if owner not in self._waiting:
             self._waiting[owner] = self._waiting_gpus(owner)
@@ -172,7 +188,7 @@ def _option(
     board: Board, job: Job, fit: Fit, candidates: Candidates, wanted_nodes: int, *, by_size: bool = False
 ) -> Option | None:
     """The best that a pool can do; None if it can do nothing."""
-    found = _for_shape(board.free(fit.pool), fit.need, candidates, wanted_nodes, by_size=by_size)
+    found = _for_shape(candidates.free, fit.need, candidates, wanted_nodes, by_size=by_size)
     if found is None:
         return None
     spans, victims = found

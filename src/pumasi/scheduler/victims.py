@@ -4,12 +4,16 @@ They are judged once a cycle for an owner and a pool, and again only where somet
 a row cost little more than one.
 """
 
+from typing import TypeAlias
+
 from pumasi.events.facts import NodeState
 from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.jobs import Span
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.loans import kill_at_by_contract_ms, kill_at_ms, lost_gpu_milliseconds
 from pumasi.scheduler.openings import Openings, Victim
 from pumasi.scheduler.shapes import Need
+from pumasi.state.freemap import FreeMap
 from pumasi.state.records import Job
 
 # Costs compare first by how many victims are not on the claimant's own entitlement, only then by work lost.
@@ -17,17 +21,25 @@ OTHER_LENDERS_VICTIM = 1 << 70
 OVER_DUE_VICTIM = 1 << 90
 
 
+Kept: TypeAlias = tuple[tuple[Span, ...], ...]
+
+
 class Candidates:
     """Every job of a pool whose GPUs come free by `due_ms` if it is told now, for claims of one owner.
 
+    `kept`: nodes that are reserved for others, of which nothing is for these claims.
     `changes` counts what has happened in the pool: an answer found at the same count still holds.
     """
 
-    def __init__(self, board: Board, owner: OwnerId, pool: PoolId, due_ms: int) -> None:
+    def __init__(self, board: Board, owner: OwnerId, pool: PoolId, due_ms: int, *, kept: Kept) -> None:
         self._board = board
         self._owner = owner
         self._pool = pool
         self._due_ms = due_ms
+        self._kept = kept
+        self._kept_nodes = {
+            node: None for spans in kept for span in spans for node in range(span.first, span.first + span.nodes)
+        }
         self._tenants = board.tenants(pool)
         self._nodes_seen, self._jobs_seen = len(self._tenants.touched), len(self._tenants.told)
         self._over_due = dict.fromkeys(_over_due(board, owner, pool))
@@ -37,6 +49,11 @@ class Candidates:
         self.victims: dict[JobId, Victim] = {}
         for job in (*self._tenants.borrowers(), *self._tenants.stopping, *self._over_due):
             self._judge(job)
+
+    @property
+    def free(self) -> FreeMap:
+        """The free GPUs for these claims, to read."""
+        return self._board.shadow(self._pool, self._kept) if self._kept else self._board.free(self._pool)
 
     @property
     def changes(self) -> int:
@@ -75,7 +92,8 @@ class Candidates:
         """What could be cleared for a need, at least cost or, `by_size`, so that the fewest GPUs are evicted."""
         found = self._openings.get((need, by_size))
         if found is None:
-            found = Openings(need, self.victims, self._board, self._pool, by_size=by_size)
+            holders = self._board.state.occupancy[self._pool]
+            found = Openings(need, self.victims, lambda: self.free, holders.jobs_on, by_size=by_size)
             self._openings[need, by_size] = found
         return found
 
@@ -118,7 +136,8 @@ class Candidates:
         for span in job.attempts[-1].spans:
             for node in range(span.first, span.first + span.nodes):
                 mask = span.gpu_mask & ~tenants.held(node)
-                if mask and (not states or states.get(node, NodeState.UP) is NodeState.UP):
+                is_for_others = node in self._kept_nodes
+                if mask and not is_for_others and (not states or states.get(node, NodeState.UP) is NodeState.UP):
                     pieces[node] = mask
         return pieces
 
