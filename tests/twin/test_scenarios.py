@@ -35,6 +35,11 @@ start: 2026-06-01
 days: 2
 workload: {synthetic: {load_percent: 20}}
 """
+TRACED = CAMPUS.replace(
+    "{synthetic: {load_percent: 20}}",
+    "{trace: {reader: swf, file: jobs.swf, source_from: 2026-01-01, source_days: 7, "
+    "queues: {group-1: physics/astro, group-2: physics/plasma}}}",
+)
 CUT = "cut_site: physics-hall, kilowatts: 20"
 
 
@@ -335,3 +340,26 @@ class TestCommands:
         shown = capsys.readouterr().err
         assert said in shown and "Traceback" not in shown
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (CAMPUS.replace("20}", "20, loads: {physic: 9}}"), "loads.physic: the plan has no queue 'physic' (did you"),
+            (CAMPUS + "floods: {a: {queue: x, jobs: 1, gpus: 1, hours: 1}}\n", "floods.a.queue: the plan has no queue"),
+            (TRACED.replace("2026-01-01", "2031-01-01"), "the 7 days from 2031-01-01; its jobs are from 2026-01-01"),
+            (TRACED.replace("group-2", "them"), "no job of group 'them' in these days; there are group-1, group-2"),
+            (TRACED.replace("jobs.swf", "scenario.yaml"), "scenario.yaml:2: 2 values, expected 18"),
+        ],
+    )
+    def test_what_a_plan_or_trace_lacks_is_told(self, text: str, said: str, capsys, tmp_path, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "200")
+        lines = [f"{n} {n * 3600} -1 600 1 -1 -1 1 -1 -1 1 1 {1 + n % 2} -1 -1 -1 -1 -1" for n in range(48)]
+        (tmp_path / "jobs.swf").write_text("; UnixStartTime: 1767225600\n" + "\n".join(lines), encoding="utf-8")
+        assert pumasi(["twin", "check", str(written(tmp_path, text))]) == ExitCode.USAGE
+        assert said in capsys.readouterr().err
+
+    def test_an_own_plan_with_an_own_trace_is_drawn_from(self, tmp_path: Path):
+        lines = [f"{n} {n * 3600} -1 600 1 -1 -1 1 -1 -1 1 1 {1 + n % 2} -1 -1 -1 -1 -1" for n in range(7 * 24)]
+        (tmp_path / "jobs.swf").write_text("; UnixStartTime: 1767225600\n" + "\n".join(lines), encoding="utf-8")
+        ready = prepare(load_scenario(written(tmp_path, TRACED)), rules_of("silo", Path()), 1, tmp_path)
+        assert len(ready.jobs) == 48 and {job.spec.queue for job in ready.jobs} == {"physics/astro", "physics/plasma"}

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from pumasi.plans.problems import PlanError
 from pumasi.twin.changes import ChangeRefused
-from pumasi.twin.experiment import day_of, prepare, read_fleet
+from pumasi.twin.experiment import UnknownQueues, day_of, prepare, read_fleet
 from pumasi.twin.report.files import write_again, write_report
 from pumasi.twin.rules import Rules
 from pumasi.twin.runner import NoCluster, Task, run_all
@@ -37,6 +37,8 @@ def _as_problems(what: str) -> Iterator[None]:
         yield
     except PlanError as error:
         raise TwinProblem(f"{what} has mistakes", "usage", tuple(str(each) for each in error.problems)) from error
+    except UnknownQueues as error:
+        raise TwinProblem("the plan lacks queues that the scenario names", "usage", error.named) from error
     except (ChangeRefused, TraceProblem) as error:
         raise TwinProblem(str(error), "usage") from error
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
 """From a scenario file to what one run of the twin needs, and to what it measured."""
 
-from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 from pumasi.model.fleet import FleetPlan
 from pumasi.model.jobs import JobSpec
 from pumasi.plans.locate import find_plan
+from pumasi.plans.problems import suggestion
 from pumasi.plans.reader import load_plan
 from pumasi.twin.changes import PowerCut, with_change
 from pumasi.twin.jobs import TwinJob
@@ -25,8 +26,9 @@ from pumasi.twin.workloads.resample import DAY_MS, HOUR_MS, Resampling, resample
 from pumasi.twin.workloads.shapes import ShapeDistances, shape_distances
 from pumasi.twin.workloads.swf import read_swf
 from pumasi.twin.workloads.synthetic import SyntheticWork, synthetic_jobs
-from pumasi.twin.workloads.trace import TraceJob
+from pumasi.twin.workloads.trace import TraceJob, TraceProblem
 
+GROUPS_LISTED = 12
 KOREA = timezone(timedelta(hours=9))
 OPENB_NODES = "openb/openb_node_list_gpu_node.csv"
 READERS: dict[str, Callable[[Path], list[TraceJob]]] = {
@@ -34,6 +36,14 @@ READERS: dict[str, Callable[[Path], list[TraceJob]]] = {
     "swf": read_swf,
     "openb": read_openb_pods,
 }
+
+
+class UnknownQueues(Exception):
+    """A scenario names queues that its plan does not have. `named`: where, one each."""
+
+    def __init__(self, named: Sequence[str]) -> None:
+        super().__init__("; ".join(named))
+        self.named = tuple(named)
 
 
 class Prepared(Struct):
@@ -78,10 +88,12 @@ def read_fleet(file: ScenarioFile, traces: Path, seed: int = 1) -> FleetPlan:
 def prepare(file: ScenarioFile, rules: Rules, seed: int, traces: Path) -> Prepared:
     """Everything one run needs.
 
+    :raises UnknownQueues: if the scenario names a queue that the plan does not have.
     :raises FileNotFoundError: if there is no such trace.
-    :raises TraceProblem: if it has mistakes; and what `read_fleet` raises.
+    :raises TraceProblem: if it has mistakes, or lacks what is to be drawn from it; and what `read_fleet` raises.
     """
     fleet, start_ms = read_fleet(file, traces, seed), day_ms(file.start)
+    _check_queues(file, fleet)
     jobs, shapes, notes = _jobs(file, fleet, seed, traces)
     if rules.one_owner:
         jobs = [_moved(job, rules) for job in jobs]
@@ -108,6 +120,22 @@ def run(file: ScenarioFile, rules: Rules, seed: int, traces: Path, progress: Pro
     outcome = simulate(ready.plan, ready.jobs, ready.scenario, progress=progress)
     from_ms = ready.scenario.start_ms + file.warm_up_days * DAY_MS
     return measure(outcome, ready, rules, from_ms)
+
+
+def _check_queues(file: ScenarioFile, fleet: FleetPlan) -> None:
+    known = sorted(queue.id for queue in fleet.queues)
+    named = [(f"floods.{flood.name}.queue", flood.queue) for flood in file.floods]
+    if file.synthetic is not None:
+        named += [(f"workload.synthetic.loads.{queue}", queue) for queue in file.synthetic.loads]
+    if file.trace is not None:
+        named += [(f"workload.trace.queues.{group}", queue) for group, queue in file.trace.queues.items()]
+    unknown = [
+        f"{key}: the plan has no queue {queue!r}{suggestion(queue, known)}"
+        for key, queue in named
+        if queue not in known
+    ]  # fmt: skip
+    if unknown:
+        raise UnknownQueues(unknown)
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -153,6 +181,8 @@ def _from_trace(file: ScenarioFile, work: TraceWork, seed: int, traces: Path) ->
         days=file.days,
         load_percent=work.load_percent,
     )
+    source = source_jobs(trace, wanted)
+    _check_source(work, trace, source)
     drawn = resample(trace, wanted, seed)
     placing = Placing(
         queues=work.queues,
@@ -161,7 +191,23 @@ def _from_trace(file: ScenarioFile, work: TraceWork, seed: int, traces: Path) ->
         checkpoint_seconds=work.checkpoint_seconds,
         saves_on_notice=work.saves_on_notice,
     )
-    return place(drawn, placing), shape_distances(source_jobs(trace, wanted), drawn)
+    return place(drawn, placing), shape_distances(source, drawn)
+
+
+def _check_source(work: TraceWork, trace: list[TraceJob], source: list[TraceJob]) -> None:
+    """See that the days to draw from have jobs, and each group that a queue stands for."""
+    if not source:
+        has = f"its jobs are from {_utc_day(trace[0])} to {_utc_day(trace[-1])}" if trace else "it has none at all"
+        raise TraceProblem(f"{work.file}: no jobs in the {work.source_days} days from {work.source_from}; {has}")
+    groups = sorted({job.group for job in source})
+    for group in work.queues:
+        if group not in groups:
+            listed = ", ".join(groups[:GROUPS_LISTED]) + ", ..." * (len(groups) > GROUPS_LISTED)
+            raise TraceProblem(f"{work.file}: no job of group {group!r} in these days; there are {listed}")
+
+
+def _utc_day(job: TraceJob) -> str:
+    return datetime.fromtimestamp(job.submitted_ms / 1000, UTC).date().isoformat()
 
 
 def _trace_path(file: ScenarioFile, name: str, traces: Path) -> Path:

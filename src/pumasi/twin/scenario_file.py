@@ -50,6 +50,7 @@ class SyntheticLoad(Struct, frozen=True, kw_only=True):
 class Flood(Struct, frozen=True, kw_only=True):
     """An attack: a queue sends so many jobs of so many GPUs at once, on a day, each so many hours long."""
 
+    name: str
     queue: str
     jobs: int
     gpus: int
@@ -185,7 +186,7 @@ def _scenario(root: Section, folder: Path) -> ScenarioFile:
         cycle_seconds=root.integer("cycle_seconds", 60, maximum=3600),
         trace=trace,
         synthetic=synthetic,
-        floods=tuple(_flood(section, days) for _, section in root.sections("floods")),
+        floods=tuple(_flood(name, section, days) for name, section in root.sections("floods")),
         rules=root.words("rules") or ("as-planned",),
         faults=_faults(root),
         changes=tuple(change for _, section in root.sections("changes") if (change := _change(section, start))),
@@ -241,8 +242,9 @@ def _synthetic(work: Section) -> SyntheticLoad | None:
     return load
 
 
-def _flood(section: Section, days: int) -> Flood:
+def _flood(name: str, section: Section, days: int) -> Flood:
     flood = Flood(
+        name=name,
         queue=section.text("queue"),
         jobs=section.integer("jobs", minimum=1, maximum=1_000_000),
         gpus=section.integer("gpus", minimum=1, maximum=100_000),
