@@ -157,6 +157,18 @@ def test_logs_follow_until_the_job_has_ended(pumasi: RunCommand, server: Contrac
     assert all(int(request.query["wait_seconds"][0]) > 0 for request in asked)
 
 
+def test_the_site_s_own_accounts_stand_below_a_job(pumasi: RunCommand, server: ContractServer) -> None:
+    books = b"JobID|State|TotalCPU\n41|FAILED|00:02\n41.batch|FAILED|00:02\n"
+    answer = {"data": base64.b64encode(books).decode(), "offset": 0, "next_offset": 58, "size": 58, "complete": True}
+    end = answer | {"data": "", "offset": 58}
+    server.give("GET /v1/jobs/7/logs", Answer(200, answer), Answer(200, end), Answer(200, answer), Answer(200, end))
+    said = pumasi("job", "7", "--accounts").out
+    assert "Accounts of 41.batch\n  State     FAILED\n  TotalCPU  00:02\n" in said
+    assert server.sent("GET /v1/jobs/7/logs")[0].query["stream"] == ["accounts"]
+    rows = json.loads(pumasi("job", "7", "--accounts", "--json").out)["accounts"]
+    assert rows[0] == {"JobID": "41", "State": "FAILED", "TotalCPU": "00:02"}
+
+
 def test_cancel_goes_on_after_a_failure_and_tells_the_first(pumasi: RunCommand, server: ContractServer) -> None:
     server.give("POST /v1/jobs/1/cancel", problem(409, "job-ended", "job 1 has already ended"))
     server.give("POST /v1/jobs/2/cancel", Answer(200, {}))

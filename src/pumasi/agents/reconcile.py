@@ -115,5 +115,5 @@ def after_find(book: RunBook, found: Iterable[Found], now_seconds: int) -> list[
 
 
 def _has_begun(found: Found) -> bool:
-    never = found.ending is not None and found.ending.outcome is Outcome.NEVER_STARTED
+    never = found.ending is not None and found.ending.outcome in (Outcome.NEVER_STARTED, Outcome.REFUSED)
     return found.started and not never

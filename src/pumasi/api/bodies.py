@@ -22,7 +22,7 @@ _PRINCIPAL = r"^[a-z0-9]([a-z0-9._@-]{0,126}[a-z0-9])?\Z"
 _SCOPE = r"^(\*|(site:)?[a-z0-9]([a-z0-9/-]*[a-z0-9])?)\Z"
 _SIGNAL = r"^[A-Z0-9+-]{1,20}\Z"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
-_STREAM = r"^(stdout|stderr)\Z"
+_STREAM = r"^(stdout|stderr|accounts)\Z"
 _SLICE = r"^([1-9]g\.[0-9]{1,4}gb(\+[a-z.]+)*)?\Z"
 _DATE = r"^(\d{4}-\d{2}-\d{2})?\Z"
 
@@ -35,7 +35,7 @@ PATTERN_WORDS: dict[str, str] = {
     _SCOPE: "a scope is *, a queue path or site:<id>",
     _SIGNAL: "a signal is a name in capitals, such as TERM or USR1",
     _VARIABLE: "a variable's name is of letters, digits and _, and begins with none of the digits",
-    _STREAM: "it is stdout or stderr",
+    _STREAM: "it is stdout, stderr or accounts",
     _SLICE: "a slice is a MIG profile, such as 1g.23gb",
     _DATE: "a date is written as 2026-11-25",
 }
@@ -219,7 +219,10 @@ class AllocationsQuery(PageQuery, frozen=True, kw_only=True):
 
 
 class LogQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A piece of a job's output from byte `offset`. `wait_seconds`: how long to wait for more if there is none."""
+    """A piece of a job's output from byte `offset`. `wait_seconds`: how long to wait for more if there is none.
+
+    `stream`: `stdout`, `stderr`, or `accounts`: what the site's own accounting has of it, as a table.
+    """
 
     stream: Annotated[str, Meta(pattern=_STREAM)] = "stdout"
     offset: Milliseconds = 0

@@ -21,18 +21,25 @@ json_option = click.option("--json", "as_json", is_flag=True, help="The same as 
 
 @click.command()
 @click.argument("number", metavar="JOB")
+@click.option("--accounts", is_flag=True, help="Add what the site's own accounting (slurmdbd) has of its last attempt.")
 @shape_option
 @json_option
 @click.pass_context
-def job(context: click.Context, number: str, shape: str, as_json: bool) -> None:
+def job(context: click.Context, number: str, accounts: bool, shape: str, as_json: bool) -> None:
     """Show all there is to know of one job: what it asked for, its attempts, what it was charged to."""
-    found = open_client(context).job(_one(number))
+    client = open_client(context)
+    found = client.job(_one(number))
+    if accounts:
+        found["accounts"] = client.accounts(_one(number))
     if as_json or shape == "json":
         print_json(found)
         return
     _print_fields(_job_fields(found))
     for line in _timeline(found):
         click.echo(line)
+    for row in found.get("accounts", ()):
+        click.echo(f"Accounts of {safe(row.pop('JobID'))}")
+        _print_fields([(f"  {safe(name)}", value) for name, value in row.items()])
 
 
 def _one(text: str) -> int:

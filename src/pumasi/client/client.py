@@ -143,6 +143,12 @@ class Client:
             else:
                 self._sleep(0.2)  # a server that answers at once is not asked in a busy loop
 
+    def accounts(self, job: int) -> list[Row]:
+        """What the site's own accounting has of the job's last attempt and its steps, in the site's own words."""
+        text = b"".join(self.logs(job, stream="accounts")).decode(errors="replace")
+        names, *rows = [line.split("|") for line in text.splitlines()] or [[]]
+        return [dict(zip(names, row, strict=False)) for row in rows]
+
     def _log_chunk(self, job: int, stream: str, offset: int, wait_seconds: int) -> Row:
         parameters = {"stream": stream, "offset": offset, "limit": LOG_BYTES, "wait_seconds": wait_seconds}
         path = f"/v1/jobs/{job}/logs"

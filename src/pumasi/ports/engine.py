@@ -45,7 +45,8 @@ class Ending(NamedTuple):
     """How a run ended; nothing of it is left. `stopped_for`: the reason it was told to stop, None if it went by itself.
 
     `known` False: it is gone, and nobody can say how. `exit_code` and `signal` are 0 then. `outcome`: what an engine
-    knows that the rest cannot say: NODE_FAILED, or NEVER_STARTED of a run that was queued and not one instruction ran.
+    knows that the rest cannot say: NODE_FAILED, or NEVER_STARTED of a run that was queued and not one instruction ran;
+    REFUSED if the site's own rules turned out to be against it only then.
     """
 
     run: RunKey
@@ -114,7 +115,10 @@ class Engine(Protocol):
         ...
 
     def read_output(self, run: RunKey, stream: str, offset: int, limit: int) -> Output:
-        """At most `limit` bytes of "stdout" or "stderr" from `offset`, or a problem in words."""
+        """At most `limit` bytes of a stream from `offset`, or a problem in words.
+
+        Streams: "stdout", "stderr", and "accounts", which is what the site's own books say of the run, if it keeps any.
+        """
         ...
 
     def forget(self, run: RunKey) -> None:

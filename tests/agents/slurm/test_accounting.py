@@ -26,7 +26,8 @@ RUN = RunKey(1, 1)
 def cluster(slurm_folder: Path) -> Iterator[SlurmCluster]:
     """Two nodes and a slurmdbd; Slurm itself forgets a job two seconds after its end."""
     need_slurm(accounting=True)
-    with running_clusters(slurm_folder, ["books"], nodes=2, accounting=True, lines="MinJobAge=2") as clusters:
+    lines = "MinJobAge=2\nJobAcctGatherType=jobacct_gather/linux\nJobAcctGatherFrequency=1"
+    with running_clusters(slurm_folder, ["books"], nodes=2, accounting=True, lines=lines) as clusters:
         yield clusters["books"]
 
 
@@ -57,6 +58,23 @@ def test_the_accounts_tell_state_and_exit_code(cluster: SlurmCluster) -> None:
     assert (account.id, account.exit_code, account.signal) == (number, 3, 0)
     assert abs(account.submitted - time.time()) < 3600, "times are Unix seconds"
     assert commands.accounted("pumasi-test-8-1") == []
+
+
+def test_what_a_run_took_comes_from_the_site_s_own_books(cluster: SlurmCluster, tmp_path: Path) -> None:
+    """Slurm has purged it, and somebody else's job of the same name is none of ours."""
+    driver = Driver(open_slurm(cluster, tmp_path), PATIENCE_SECONDS)
+    busy = "import time; held = bytearray(50 << 20); t = time.process_time()\nwhile time.process_time() - t < 2: pass"
+    assert driver.run(f"python3 -c '{busy}'; exit 3", spans=(Span(1, 1, 0b11),)).exit_code == 3
+
+    def rows() -> list[dict[str, str]]:
+        names, *rows = [line.split("|") for line in driver.output(RUN, "accounts").splitlines()]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    until(lambda: [row["State"] for row in rows()] == ["FAILED", "FAILED"])
+    job, batch = rows()
+    assert (job["ExitCode"], batch["JobID"]) == ("3:0", f"{job['JobID']}.batch")
+    assert "gres/gpu:b200=2" in job["AllocTRES"] and job["NodeList"] == cluster.nodes[1]
+    assert batch["TotalCPU"] >= "00:02" and int(batch["MaxRSS"]) > 50 << 20
 
 
 def test_a_site_that_joins_is_seen_to_have_accounts(cluster: SlurmCluster, tmp_path: Path) -> None:

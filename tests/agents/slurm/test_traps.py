@@ -269,6 +269,20 @@ def test_a_partition_that_is_not_there_is_refused(cluster: SlurmCluster, tmp_pat
     assert engine.find() == ()
 
 
+def test_what_slurm_refuses_late_is_refused_in_its_own_words(
+    cluster: SlurmCluster, driver: Driver, tmp_path: Path
+) -> None:
+    """It was away when the order came, and does not take the job when it is back."""
+    cluster.kill_controller()
+    driver.start(an_order_here(tmp_path, "true"))
+    cluster.start_controller()
+    until(lambda: not cluster.run("scontrol", "update", "partitionname=gpu", "state=inactive").returncode)
+    ending = driver.ending(RUN)
+    cluster.ask("scontrol", "update", "partitionname=gpu", "state=up")
+    assert (ending.outcome, ended_report(ending).outcome) == (Outcome.REFUSED, Outcome.REFUSED)
+    assert "the site's Slurm refuses it" in ending.detail and "partition not available" in ending.detail
+
+
 def test_a_job_of_ours_that_nobody_knows_is_ended_and_a_foreign_one_is_not(
     cluster: SlurmCluster, driver: Driver, engine: SlurmEngine
 ) -> None:
@@ -281,6 +295,10 @@ def test_a_job_of_ours_that_nobody_knows_is_ended_and_a_foreign_one_is_not(
     time.sleep(1.5)
     driver.poll()
     assert sorted(row[1] for row in jobs(cluster, "running")) == [stray, "simulation"]
+
+
+def test_a_site_without_slurmdbd_says_that_it_keeps_no_accounts(engine: SlurmEngine) -> None:
+    assert "no slurmdbd" in engine.read_output(RUN, "accounts", 0, 100).problem
 
 
 # --- what a job finds, and what it cannot do -------------------------------------------------------------------------

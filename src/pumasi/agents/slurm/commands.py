@@ -14,6 +14,7 @@ from msgspec import Struct
 from pumasi.agents.slurm.readers import (
     ACCOUNT_FIELDS,
     JOB_FIELDS,
+    USAGE_FIELDS,
     Accounted,
     SlurmJob,
     SlurmNode,
@@ -24,6 +25,7 @@ from pumasi.agents.slurm.readers import (
     read_version,
 )
 from pumasi.agents.slurm.runner import Answer, CommandTimedOut, Runner
+from pumasi.model.jobs import Outcome
 
 _PING_SECONDS = 3.0
 _FRESH_SECONDS = 0.5
@@ -53,9 +55,13 @@ class NotAsked(SlurmAway):
 
 
 class Refused(NamedTuple):
-    """Slurm will not take the job; nothing of it is there."""
+    """The job will not be taken; nothing of it is there. `outcome`: REFUSED if the site's Slurm has decided against it.
 
-    reason: str
+    `detail`: why, in Slurm's own words if they are Slurm's.
+    """
+
+    detail: str
+    outcome: Outcome = Outcome.REFUSED
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -120,7 +126,7 @@ class SlurmCommands:
             return int(first)
         said = _one_line(answer.errors)
         if answer.code == 1 and _REFUSED.search(said) and not _UNDECIDED.search(said):
-            return Refused(said)
+            return Refused(f"the site's Slurm refuses it: {said}")
         self._answered_at = None
         raise SlurmAway(said or f"sbatch ended with {answer.code} and wrote {answer.output[:100]!r}")
 
@@ -196,8 +202,19 @@ class SlurmCommands:
 
         :raises SlurmAway: if it does not say.
         """
-        arguments = ["--noheader", "--parsable2", "--allocations", f"--name={tag}", "--starttime=now-7days"]
-        return read_accounts(self._asked("sacct", [*arguments, f"--format={ACCOUNT_FIELDS}"], _ASK_SECONDS))
+        return read_accounts(self._books(tag, ACCOUNT_FIELDS, "--noheader", "--allocations"))
+
+    def accounts(self, tag: str) -> str:
+        """The same for people: a line of titles, then a row for each job and each of its steps, fields apart by "|".
+
+        :raises SlurmAway: if slurmdbd does not say.
+        """
+        return self._books(tag, USAGE_FIELDS, "--noconvert")
+
+    def _books(self, tag: str, fields: str, *how: str) -> str:
+        """Of our own user's jobs alone: anybody may give a job of theirs one of our names."""
+        which = [f"--name={tag}", f"--user={self._user}", "--starttime=now-7days"]
+        return self._asked("sacct", ["--parsable2", *how, *which, f"--format={fields}"], _ASK_SECONDS)
 
     def _asked(self, name: str, arguments: list[str], seconds: float) -> str:
         answer = self._run(name, arguments, seconds)

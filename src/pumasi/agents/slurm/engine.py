@@ -123,7 +123,7 @@ class SlurmEngine:
         """The answer to an order that was submitted, and what Slurm said to it."""
         if refused is not None and tracked.directory.claim_for_nobody():
             shutil.rmtree(tracked.directory.path, ignore_errors=True)
-            return StartAnswer(StartVerdict.FORBIDDEN, f"the site's Slurm refuses it: {refused.reason}")
+            return StartAnswer(StartVerdict.FORBIDDEN, refused.detail)
         self._runs[tracked.run] = tracked
         return StartAnswer(StartVerdict.QUEUED)
 
@@ -169,7 +169,18 @@ class SlurmEngine:
 
     def read_output(self, run: RunKey, stream: str, offset: int, limit: int) -> Output:
         """As the port says."""
+        if stream == "accounts":
+            return self._read_accounts(run, offset, limit)
         return self._store.read_output(run, stream, offset, limit)
+
+    def _read_accounts(self, run: RunKey, offset: int, limit: int) -> Output:
+        if not self._site.accounting:
+            return Output(complete=True, problem="this site keeps no accounts: its table says that it has no slurmdbd")
+        try:
+            data = self._commands.accounts(run.tag(self._settings.fleet)).encode()
+        except SlurmAway as error:
+            return Output(problem=f"the site's slurmdbd does not answer: {error}")
+        return Output(data[offset : offset + limit], len(data), complete=run not in self._runs)
 
     def forget(self, run: RunKey) -> None:
         """As the port says: what was written stays among the ended runs."""
@@ -234,9 +245,9 @@ class SlurmEngine:
 
     def _submit(self, tracked: Tracked) -> Refused | None:
         if tracked.asks >= _MOST_ASKS:
-            return Refused(f"Slurm took it {_MOST_ASKS} times and lost it as often")
+            return Refused(f"Slurm took it {_MOST_ASKS} times and lost it as often", Outcome.NEVER_STARTED)
         if not tracked.directory.path.exists():
-            return Refused("its directory is gone")
+            return Refused("its directory is gone", Outcome.NEVER_STARTED)
         (tracked.directory.path / _ASKED).touch()
         tracked.asked_at, tracked.sure, tracked.absent_since = self._clock(), False, None
         tracked.asks += 1
@@ -337,12 +348,12 @@ class SlurmEngine:
         self.record_end(tracked, record)
         return True
 
-    def give_back_unstarted(self, tracked: Tracked, detail: str) -> bool:
-        """The same, for a run that Slurm does not start."""
+    def give_back_unstarted(self, tracked: Tracked, detail: str, outcome: Outcome = Outcome.NEVER_STARTED) -> bool:
+        """The same, for a run that Slurm does not start, or refuses."""
         said = _tail(tracked.directory.path / "slurm.log")
         if said:
             detail = f"{detail}: {said}"
-        return self.give_back(tracked, ExitRecord(outcome=Outcome.NEVER_STARTED, detail=detail))
+        return self.give_back(tracked, ExitRecord(outcome=outcome, detail=detail))
 
 
 def _install_supervisor(directory: Path) -> Path:

@@ -12,6 +12,7 @@ import msgspec
 
 JOB_FIELDS = "%A|%U|%T|%V|%r|%j|%k"
 ACCOUNT_FIELDS = "JobIDRaw,State,ExitCode,Submit,JobName"
+USAGE_FIELDS = "JobID,State,ExitCode,ElapsedRaw,TotalCPU,MaxRSS,ConsumedEnergyRaw,AllocTRES,NodeList"
 _JOB_FIELD_COUNT = 7
 _VERSION = re.compile(r"slurm(?:-wlm)? ([0-9]+)\.([0-9]+)")
 

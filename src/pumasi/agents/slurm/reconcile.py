@@ -14,6 +14,7 @@ from pumasi.agents.slurm.site import SlurmSite
 from pumasi.agents.slurm.states import Stage, explained, stage_of, unrecorded_end
 from pumasi.agents.slurm.tracked import Patience, Tracked
 from pumasi.model.ids import SiteId
+from pumasi.model.jobs import Outcome
 from pumasi.protocol.messages import RunKey
 
 _COMPLETING = "COMPLETING"  # Slurm's word for a job that is over and not yet cleared up
@@ -37,7 +38,7 @@ class Runs(Protocol):
         """It is over, and its record is not written."""
         ...
 
-    def give_back_unstarted(self, tracked: Tracked, detail: str) -> bool:
+    def give_back_unstarted(self, tracked: Tracked, detail: str, outcome: Outcome = Outcome.NEVER_STARTED) -> bool:
         """It has not started and never will; False if it has."""
         ...
 
@@ -75,7 +76,7 @@ class Reconciler:
         due = due[:_MOST_SUBMISSIONS]
         for each, refused in zip(due, self._runs.submit(due), strict=True):
             if refused is not None:
-                self._runs.give_back_unstarted(each, f"the site's Slurm refuses it: {refused.reason}")
+                self._runs.give_back_unstarted(each, *refused)
 
     def _by_run(self, jobs: Iterable[SlurmJob]) -> dict[RunKey, list[SlurmJob]]:
         """Our jobs by their run, the oldest first: those of this fleet and site, by name and comment alike."""
