@@ -1,4 +1,4 @@
-"""Kills at bad moments, on real clusters: what is acknowledged is run to its end, and nothing is run twice.
+"""Kills and worse at bad moments, on real clusters: what is acknowledged is run to its end, and nothing is run twice.
 
 One wave gives every site a job and breaks something. The jobs write down what they do, and that is what is judged, not
 what anybody says of them. `make chaos` runs many waves and writes docs/reference/chaos.md.
@@ -19,6 +19,7 @@ from pumasi.testing.slurm_cluster import SlurmCluster
 
 BEATS = 15  # a job's life in beats of a fifth of a second
 DOWN_SECONDS = 1.0
+SILENT_SECONDS = 8.0
 PATIENCE_SECONDS = 120.0
 
 QUEUES = {
@@ -143,6 +144,39 @@ def control_wave(fleet: SlurmFleet, marks: Path, delay: float) -> list[Verdict]:
     return [judge(fleet, marks, job, submitted_at) for job in jobs]
 
 
+def silent_wave(fleet: SlurmFleet, marks: Path, delay: float) -> list[Verdict]:
+    """A job at every site, and `delay` seconds later no cluster answers anybody for a while."""
+    submitted_at = time.monotonic()
+    jobs = fleet.client.submit([a_job(site, marks) for site in fleet.clusters])
+    _sleep_until(submitted_at + delay)
+    for cluster in fleet.clusters.values():
+        cluster.freeze_controller()
+    time.sleep(SILENT_SECONDS)
+    for cluster in fleet.clusters.values():
+        cluster.thaw_controller()
+    return [judge(fleet, marks, job, submitted_at) for job in jobs]
+
+
+def node_wave(fleet: SlurmFleet, marks: Path, delay: float) -> tuple[list[Verdict], list[Verdict]]:
+    """Two jobs at every site, and `delay` seconds after submission one's node is drained, and the other's dies.
+
+    A dead node is given power again once all is judged.
+    """
+    submitted_at = time.monotonic()
+    jobs = fleet.client.submit([a_job(site, marks) for _ in range(2) for site in fleet.clusters])
+    nodes = [fleet.nodes_of(fleet.wait_state(job, "starting", "running")["attempts"][0])[0] for job in jobs]
+    _sleep_until(submitted_at + delay)
+    half, sites = len(fleet.clusters), list(fleet.clusters.values())
+    for cluster, node in zip(sites, nodes[:half], strict=True):
+        cluster.drain(node, "chaos")
+    for cluster, node in zip(sites, nodes[half:], strict=True):
+        cluster.kill_node(node)
+    verdicts = [judge(fleet, marks, job, submitted_at) for job in jobs]
+    for cluster, node in zip(sites, nodes[half:], strict=True):
+        cluster.start_node(node)
+    return verdicts[:half], verdicts[half:]
+
+
 def make_whole(fleet: SlurmFleet) -> None:
     """Resume what Slurm drained after a crash ("Duplicate jobid"); all nodes are idle then, to the fleet as well."""
     fleet.until(lambda: all(_is_idle(cluster) for cluster in fleet.clusters.values()), "nodes are not idle")
@@ -169,20 +203,28 @@ def _sleep_until(moment: float) -> None:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/chaos.md"
-_KINDS = "slurmctld, 0 to 4 s after submission", "the site's agent, 0 to 4 s after submission", "the control plane"
+_KINDS = (
+    "slurmctld is killed, 0 to 4 s after submission",
+    "the site's agent is killed, 0 to 4 s after submission",
+    "the control plane is killed, 0 to 4 s after submission",
+    "the cluster does not answer for 8 s, from 0 to 4 s after submission on",
+    "the job's node is drained, 0 to 4 s after submission",
+    "the job's node dies, 0 to 4 s after submission",
+)
 
 _HEAD = """# What kills do
 
 <!-- Written by `make chaos`. -->
 
 Five real Slurm clusters with an agent each and one control plane on one machine. Every wave gives each site a job of
-three seconds; then something gets SIGKILL and is started again. The jobs write down each step of their lives, and that
-is what is judged: *lost* is a job that was acknowledged and did not come to its end; *run twice* is an attempt that
-began twice, one that went on after the next had begun, or a job that came to its end twice. *Again* counts jobs that
-needed a second attempt, because the first died with what was killed or had not started for 20 seconds and was given
-back. *Seconds* is the median from submission to the end.
+three seconds; then something is killed by SIGKILL and started again, stopped in its tracks by SIGSTOP for a while, or
+taken out. The jobs write down each step of their lives, and that is what is judged: *lost* is a job that was
+acknowledged and did not come to its end; *run twice* is an attempt that began twice, one that went on after the next
+had begun, or a job that came to its end twice. *Again* counts jobs that needed a second attempt, because the first died
+with what was killed or had not started for 20 seconds and was given back. *Seconds* is the median from submission to
+the end.
 
-| killed | jobs | lost | run twice | again | seconds |
+| what happens | jobs | lost | run twice | again | seconds |
 |---|---|---|---|---|---|
 """
 
@@ -190,13 +232,15 @@ back. *Seconds* is the median from submission to the end.
 def measure(fleet: SlurmFleet, marks: Path, runs: int) -> Iterator[list[Tally]]:
     """At least `runs` jobs under each kind of blow; the table so far after every wave."""
     waves = -(-runs // len(fleet.clusters))
-    blows: list[list[Verdict]] = [[], [], []]
+    blows: list[list[Verdict]] = [[] for _ in _KINDS]
     for number in range(waves):
         share = number / waves  # moments spread evenly over the four seconds
         news = (
             wave(fleet, marks, kill_slurmctld, share * 0.8, 0.8),
             wave(fleet, marks, kill_agent, share * 0.8, 0.8),
             control_wave(fleet, marks, share * 4),
+            silent_wave(fleet, marks, share * 4),
+            *node_wave(fleet, marks, share * 4),
         )
         for verdicts, new in zip(blows, news, strict=True):
             verdicts.extend(new)

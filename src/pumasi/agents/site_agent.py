@@ -37,7 +37,7 @@ from pumasi.agents.run_book import (
 )
 from pumasi.agents.site_policy import Admission
 from pumasi.model.jobs import Outcome, StopCause, span_gpus
-from pumasi.ports.engine import Engine, EngineAway, Found, Start, StartVerdict
+from pumasi.ports.engine import Engine, EngineAway, Found, Polled, Start, StartVerdict
 from pumasi.protocol.messages import (
     LogChunk,
     LogRequest,
@@ -323,9 +323,8 @@ class SiteAgent:
         while True:
             await self._news.wait()
             try:
-                began = time.monotonic()
-                polled = await self._call(self._engine.poll)
-                self._news.asked(time.monotonic() - began)
+                polled, took_seconds = await self._call(self._poll)
+                self._news.asked(took_seconds)
                 unrecorded += [Began(run) for run in polled.started]
                 unrecorded += [Over(ended_report(ending), int(time.time())) for ending in polled.ended]
                 await self._record(unrecorded)
@@ -337,6 +336,12 @@ class SiteAgent:
                 self._log.warning("engine or disk away", problem=str(error))
                 await asyncio.sleep(self._settings.ask_seconds)
                 self._news.announce()
+
+    def _poll(self) -> tuple[Polled, float]:
+        """What is new, and how long the engine took to say so, not counting its wait for what came before."""
+        began = time.monotonic()
+        polled = self._engine.poll()
+        return polled, time.monotonic() - began
 
     # -- reporting
 

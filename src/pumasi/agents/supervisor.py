@@ -440,9 +440,14 @@ def _write(directory: str, name: str, record: Record, durable: bool = False) -> 
     os.rename(draft, f"{directory}/{name}")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Be the supervisor of the run directory on the command line, or without one fork them for who asks on stdin."""
     if len(sys.argv) > 1:
-        sys.exit(
-            serve_engine(sys.argv[1], os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", ""))
-        )
+        engine_id, restarts = (os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"))
+        return serve_engine(sys.argv[1], engine_id, restarts)
     serve(sys.stdin.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -359,7 +359,7 @@ class SlurmEngine:
 def _install_supervisor(directory: Path) -> Path:
     """A copy of the supervisor's program where all nodes see it; under a name of its own for each version of it."""
     source = Path(supervisor.__file__).read_bytes()
-    path = directory / f"supervisor-{hashlib.sha256(source).hexdigest()[:16]}.py"
+    path = directory / f"supervisor_{hashlib.sha256(source).hexdigest()[:16]}.py"
     if not path.exists():
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
