@@ -1,14 +1,14 @@
 """A lone job is placed without a pass exactly where a pass would place it: stories with and without the short way."""
 
-from typing import Any
-
 import pytest
 from msgspec import structs
 
 from pumasi.events.facts import AllocationRecharged, AttemptPlaced, Event, StopOrdered
 from pumasi.model.fleet import Policy, QueueOrder
-from pumasi.scheduler.fairshare import ShareTree
-from pumasi.scheduler.planner import Planner
+from pumasi.scheduler import planner
+from pumasi.scheduler.board import Board
+from pumasi.scheduler.demand import Demand
+from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.twin.run import simulate
 from tests.twin.fleets import MINUTE_MS, drawn_jobs, scenario, village
 from tests.twin.test_faults import TERRIBLE
@@ -28,18 +28,17 @@ def story(seed: int, gap_minutes: int = 4) -> list[Event]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_short_way_leads_where_the_long_one_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = 0
-    a_pass = Planner._pass
+    given_turns = 0
 
-    def counted(*given: Any) -> list[ShareTree]:
-        nonlocal passes
-        passes += 1
-        return a_pass(*given)
+    def counted(board: Board, demands: dict[Demand, None]) -> list[ShareTree]:
+        nonlocal given_turns
+        given_turns += 1
+        return share_trees(board, demands)
 
-    monkeypatch.setattr(Planner, "_pass", counted)
+    monkeypatch.setattr(planner, "share_trees", counted)
     quick = story(seed)
-    quick_passes, passes = passes, 0
-    monkeypatch.setattr(Planner, "_is_quiet", lambda *_: False)
+    quick_turns, given_turns = given_turns, 0
+    monkeypatch.setattr(planner, "place_lone", lambda *_: None)
     assert story(seed) == quick
-    assert quick_passes < passes * 2 / 3, "many cycles went the short way"
+    assert quick_turns < given_turns * 2 / 3, "many cycles went the short way"
     assert {AttemptPlaced, AllocationRecharged, StopOrdered} <= {type(event) for event in quick}

@@ -5,8 +5,8 @@ could run them, a declaration, a window that opens, a moment that was noted. All
 again: a planner decides exactly what one without memory decides.
 """
 
-from collections.abc import Iterable
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from pumasi.model.ids import PoolId
 from pumasi.scheduler.backfill import may_plan_start, settle_planned
@@ -17,7 +17,7 @@ from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
 from pumasi.scheduler.loans import settle_loans
-from pumasi.scheduler.lone import place_lone, waits
+from pumasi.scheduler.lone import place_lone
 from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
 from pumasi.scheduler.preempt import preempt_pass
@@ -27,6 +27,13 @@ from pumasi.scheduler.rules import Rules
 from pumasi.state.fleet_state import FleetState
 
 DEMANDS_KNOWN_MAX = 1 << 17
+
+
+class _Pass(NamedTuple):
+    """What a pass came to: of each demand worth a try, how many jobs found a place, and the trees of their turns."""
+
+    placed: dict[Demand, int]
+    trees: list[ShareTree]
 
 
 class Planner:
@@ -45,20 +52,16 @@ class Planner:
         stirred = self._notice(now_ms)
         if not stirred and not self._awake:
             return Board(self.state, now_ms, self._rules, self._outlooks)
-        if self._is_quiet(stirred):
-            board = self._without_turns(now_ms, stirred)
-            if board is not None:
-                return board
         whole: dict[PoolId, None] = {}
         while True:
             board = Board(self.state, now_ms, self._rules, self._outlooks)
-            trees = self._pass(board, stirred, whole)
-            late = self._stirred_late(board, trees, whole)
+            made = self._pass(board, stirred, whole)
+            late = self._stirred_late(board, made, whole)
             if not late:
                 break
             whole.update(dict.fromkeys(late))
         self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
-        self._remember(trees)
+        self._remember(made)
         return board
 
     def why_waiting(self, now_ms: int) -> WhyWaiting:
@@ -139,7 +142,7 @@ class Planner:
 
     # --- one cycle ---------------------------------------------------------------------------------------------------
 
-    def _pass(self, board: Board, stirred: list[PoolId], whole: dict[PoolId, None]) -> list[ShareTree]:
+    def _pass(self, board: Board, stirred: list[PoolId], whole: dict[PoolId, None]) -> "_Pass":
         """Settle what is promised and lent, then place: home work of every owner before any borrowed work."""
         settle_reservations(board, dict.fromkeys(stirred))
         settle_planned(board, dict.fromkeys(stirred))
@@ -147,38 +150,16 @@ class Planner:
         settle_loans(board, stirred)
         worth = self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole)
         board.stirred = {}
+        placed = None if self._rules.preempting else place_lone(board, worth)
+        if placed is not None:
+            return _Pass(placed, [])
         trees = share_trees(board, worth)
         for tree in trees:
             home_pass(board, tree)
         settle_power(board)
         borrow_pass(board, trees)
         preempt_pass(board)
-        return trees
-
-    def _is_quiet(self, stirred: Iterable[PoolId]) -> bool:
-        """True if no start is planned, and nobody who sleeps can have got room: only who is awake is worth a try.
-
-        A sleeper of which no job needs a turn is woken: whether there is room for the next one is not known any more.
-        """
-        state = self.state
-        if state.planned or state.powered or self._rules.preempting:
-            return False
-        for pool in stirred:
-            for demand in list(self._by_pool[pool]):
-                if waits(state, demand):
-                    return False
-                self._wake(demand)
-        return True
-
-    def _without_turns(self, now_ms: int, stirred: list[PoolId]) -> Board | None:
-        """What a pass would decide with one job to place at most; None if it takes a pass to know."""
-        board = Board(self.state, now_ms, self._rules, self._outlooks)
-        settle_reservations(board, dict.fromkeys(stirred))
-        settle_loans(board, stirred)
-        if not place_lone(board, self._awake) or not self._is_quiet(board.stirred):
-            return None
-        self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
-        return board
+        return _Pass({demand: count for tree in trees for demand, count in tree.placed.items()}, trees)
 
     def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:
         """Who is awake, and the sleepers that may have room where something changed."""
@@ -199,26 +180,23 @@ class Planner:
             demand.only_in = {**stirred, **whole} if demand in self._asleep else None
         return worth
 
-    def _stirred_late(self, board: Board, trees: list[ShareTree], whole: dict[PoolId, None]) -> list[PoolId]:
+    def _stirred_late(self, board: Board, made: "_Pass", whole: dict[PoolId, None]) -> list[PoolId]:
         """Pools in which a decision of this cycle may have given room to a sleeper that had no turn there."""
-        pools = [pool for pool in board.stirred if pool not in whole and self._by_pool.get(pool)]
-        if not pools:
-            return []
-        tried = {demand for tree in trees for demand in tree.demands}
         return [
             pool
-            for pool in pools
-            if any(demand not in tried or not demand.looks_in(pool) for demand in self._by_pool[pool])
+            for pool in board.stirred
+            if pool not in whole
+            and any(demand not in made.placed or not demand.looks_in(pool) for demand in self._by_pool[pool])
         ]
 
-    def _remember(self, trees: list[ShareTree]) -> None:
+    def _remember(self, made: "_Pass") -> None:
         """Put to sleep who found no room; who was placed to the last job is forgotten when the plan is folded."""
-        for tree in trees:
-            for demand, placed in tree.placed.items():
-                if placed >= self.state.backlogs.by_need[demand.key].jobs or self._may_stand_behind(demand):
-                    self._wake(demand)
-                elif demand not in self._asleep:
-                    self._sleep(demand)
+        for demand, placed in made.placed.items():
+            if placed >= self.state.backlogs.by_need[demand.key].jobs or self._may_stand_behind(demand):
+                self._wake(demand)
+            elif demand not in self._asleep:
+                self._sleep(demand)
+        for tree in made.trees:
             for demand in tree.blocked():
                 if not demand.has_quotas and demand not in self._asleep:
                     self._sleep(demand)
