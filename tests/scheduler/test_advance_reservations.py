@@ -6,6 +6,8 @@ from pumasi.control.commands import MakeReservation
 from pumasi.events.facts import AttemptPlaced, NodeState
 from pumasi.model.fleet import Queue
 from pumasi.model.reservations import ReservationPurpose
+from pumasi.scheduler.explain import WhyWaiting
+from pumasi.scheduler.planner import Planner
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
@@ -161,3 +163,19 @@ def test_a_claim_goes_around_what_is_reserved() -> None:
     job = fleet.submit("ant/x", 8, time_limit_seconds=5000)
     fleet.tick()
     assert fleet.state.reservations[job].spans[0].first < 3, "its owner's entitlement is not kept waiting"
+
+
+def test_each_job_is_told_of_the_reservation_that_it_would_run_into_and_when_it_is_over() -> None:
+    fleet = harness()
+    begin_ms = fleet.now_ms + 1_000_000
+    for name, purpose, queue, start_ms in (("r", AWARD, "ant/x", begin_ms), ("s", MAINTENANCE, "", begin_ms + 600_000)):
+        command = MakeReservation(
+            by="op", name=name, purpose=purpose, pool="p", nodes=4, queue=queue, start_ms=start_ms, duration_seconds=600
+        )
+        assert fleet.reserve(command) is None
+    one, other = (fleet.submit(queue, 1, time_limit_seconds=5000) for queue in ("ant/x", "ant/y"))
+    fleet.tick()
+    why = WhyWaiting(Planner(fleet.state).decide(fleet.now_ms))
+    assert "reservation s begins, in 1600 seconds" in why[one].first.detail
+    assert "reservation r begins, in 1000 seconds" in why[other].first.detail
+    assert why.start_ms(one) == why.start_ms(other) == begin_ms + 1_200_000

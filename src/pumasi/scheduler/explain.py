@@ -64,7 +64,20 @@ class WhyWaiting(Mapping[JobId, Reasons]):
             return None
         if job in board.planned:
             return board.planned[job].start_ms
-        return self._estimates.start_ms(record, board.rules.demand_of(record.owner, record.spec))
+        demand = board.rules.demand_of(record.owner, record.spec)
+        found = self._estimates.start_ms(record, demand)
+        return None if found is None else max(found, self._reserved_until_ms(record, demand))
+
+    def _reserved_until_ms(self, job: Job, demand: Demand) -> int:
+        """When the first pool is free of the reservations that keep a job out of all; 0 if in one they do not."""
+        board, ends_ms = self._board, []
+        for fit in demand.fits if board.state.advance_reservations else ():
+            blocker = _blocker(board, job, demand, fit)
+            if blocker is None or blocker.code is not _C.RESERVED:
+                return 0
+            until_ms = board.now_ms + job.spec.time_limit_seconds * 1000
+            ends_ms.append(max(made.end_ms for made in board.barring(job.spec.queue, until_ms, fit.pool)))
+        return min(ends_ms, default=0)
 
     def __iter__(self) -> Iterator[JobId]:
         return iter(self._all)
@@ -92,7 +105,9 @@ class WhyWaiting(Mapping[JobId, Reasons]):
         return None
 
     def _explain(self, job: Job) -> Reasons | None:
-        """Jobs with the same demand share an answer; by queue with quotas, by time limit beside planned starts."""
+        """Jobs with the same demand share an answer; by queue with quotas, by time limit beside planned starts, by both
+        beside reservations.
+        """
         if job.state is not JobState.WAITING:
             return None
         reservation = self._board.reserved.get(job.id)
@@ -104,8 +119,9 @@ class WhyWaiting(Mapping[JobId, Reasons]):
         if ahead is not None:
             return _behind(ahead)
         demand = self._board.rules.demand_of(job.owner, job.spec)
-        queue = job.spec.queue if demand.has_quotas else ""
-        key = (demand, queue, job.spec.time_limit_seconds if self._board.planned else 0)
+        has_reserved = bool(self._board.state.advance_reservations)
+        queue = job.spec.queue if demand.has_quotas or has_reserved else ""
+        key = (demand, queue, job.spec.time_limit_seconds if self._board.planned or has_reserved else 0)
         if job.id in self._board.planned:
             return _explain_demand(self._board, job, demand)
         if key not in self._shared:
