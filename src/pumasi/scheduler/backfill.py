@@ -37,6 +37,8 @@ def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Spa
 
     Home work may sit where another owner's start is planned, if it fits nowhere else. Notes who is held back.
     """
+    if not board.has_holds(fit.pool):
+        return find(board.free(fit.pool), fit.need)
     spans = _find_inside(board, job, fit) or find(board.free(fit.pool), fit.need)
     in_the_way = [] if spans is None else _in_the_way(board, job, fit.pool, board.now_ms)
     if spans is None or not in_the_way:
@@ -52,7 +54,7 @@ def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Spa
 
 def _find_inside(board: Board, job: Job, fit: Fit) -> tuple[Span, ...] | None:
     """Where the job sits on GPUs that are reserved for its queue now; None if none are, or have room."""
-    for award in board.admitting(job.spec.queue, fit.pool) if board.state.advance_reservations else ():
+    for award in board.admitting(job.spec.queue, fit.pool):
         found = find(board.shadow(fit.pool, (rest_of(board.free(fit.pool), award.spans),)), fit.need)
         if found is not None:
             return found
@@ -71,8 +73,6 @@ def _in_the_way(board: Board, job: Job, pool: PoolId, from_ms: int) -> list[Hold
 
 def _holds(board: Board, job: Job, pool: PoolId) -> list[Hold]:
     """All that is promised in a pool to others than the job's queue, and the planned starts of that as well."""
-    if not board.state.advance_reservations:
-        return [*board.planned_in(pool)]
     return [*board.planned_in(pool), *board.barring(job.spec.queue, NEVER_MS, pool)]
 
 
@@ -98,6 +98,8 @@ def leaves_holds(board: Board, job: Job, pool: PoolId, spans: tuple[Span, ...], 
 
 def unpromised(board: Board, job: Job, pool: PoolId, owner: OwnerId, from_ms: int) -> int:
     """GPUs of an owner's entitlement that the job may hold from then on and leave what is promised on it."""
+    if not board.has_holds(pool):
+        return NO_LIMIT
     binding = [hold for hold in _in_the_way(board, job, pool, from_ms) if _owner(board, hold) == owner]
     return min((_left(board, job, hold) for hold in binding), default=NO_LIMIT)
 

@@ -144,6 +144,10 @@ class Board:
         """True if the pool's site is heard from and its power carries so many GPUs more."""
         return self.is_connected(pool) and self.power_room(pool) >= gpus
 
+    def has_holds(self, pool: PoolId) -> bool:
+        """True if a start is planned in the pool, or anything is reserved in advance."""
+        return bool(self._planned_in.get(pool) or self.state.advance_reservations)
+
     def planned_in(self, pool: PoolId) -> Collection[PlannedStart]:
         """The planned starts in a pool."""
         return self._planned_in.get(pool, _NO_STARTS).values()

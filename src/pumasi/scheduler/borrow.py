@@ -87,7 +87,7 @@ def borrow_charges(board: Board, job: Job, pool: PoolId) -> tuple[Charge, ...] |
     rooms = [(max(0, own), job.owner), *board.lendable(job.owner, pool)]
     if sum(room for room, _ in rooms) < job.spec.gpus:
         return None
-    if board.planned_in(pool) or board.state.advance_reservations:
+    if board.has_holds(pool):
         rooms = [(max(0, min(room, unpromised(board, job, pool, owner, board.now_ms))), owner) for room, owner in rooms]
     charges = _shared_out(job.spec.gpus, rooms)
     if charges is None:

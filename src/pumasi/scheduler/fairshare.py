@@ -103,8 +103,10 @@ class ShareNode:
                 if file.demand.is_refused or file.demand in refused:
                     heappop(heads)
                     continue
-                held_back_seconds = self.held_back.get(file.demand, NO_LIMIT_SECONDS)
-                if job.spec.time_limit_seconds < min(file.demand.held_back_seconds, held_back_seconds):
+                held_back_seconds = file.demand.held_back_seconds
+                if self.held_back:
+                    held_back_seconds = min(held_back_seconds, self.held_back.get(file.demand, NO_LIMIT_SECONDS))
+                if job.spec.time_limit_seconds < held_back_seconds:
                     return job, file.demand
                 file.passed = min(file.passed, file.at)
             self._advance(file, number)
