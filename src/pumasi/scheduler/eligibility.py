@@ -84,7 +84,7 @@ def _hardware(state: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     if spec.slice != pool.slice:
         cut = f"cut into slices of {pool.slice}" if pool.slice else "not cut"
         return ReasonCode.SLICE, f"its GPUs are {cut}, the job asks for {spec.slice or 'whole GPUs'}"
-    profile = model.profile(pool.slice)
+    profile = model.profile(pool.slice) if pool.slice else None
     memory_gib = profile.memory_gib if profile else model.memory_gib
     if spec.memory_gib_per_gpu > memory_gib:
         what = "slices" if profile else "GPUs"
