@@ -16,14 +16,18 @@ from tests.api.kit import Api, job_body, small_plan
 GOOD: dict[str, Any] = {
     "/v1/jobs": job_body(topology={"level": "rack", "required": True}, environment={"A": "b"}, gpu_models=["b200"]),
     "/v1/jobs/batch": {"jobs": [job_body(), job_body("south/lab")]},
-    "/v1/jobs/check": job_body(sites=["north-dc"], cpu_arch="x86_64"),
+    "/v1/jobs/check": job_body(sites=["north-dc"], cpu_arch="x86_64", slice="1g.23gb"),
     "/v1/setup": {"token": "x", "principal": "kim", "title": "Kim"},
     "/v1/principals": {"id": "kim", "title": "", "bindings": [{"role": "user", "scope": "north/lab"}]},
     "/v1/tokens": {"kind": "personal", "principal": "root", "lifetime_seconds": 60},
     "/v1/nodes/{node}/drain": {"reason": "fan"},
     "/v1/sites/{site}/power": {"kilowatts": 5, "notice_seconds": 60},
+    "/v1/reservations": {
+        "name": "rewiring", "purpose": "maintenance", "pool": "north-b200", "duration_seconds": 3600,
+        "node_list": "north-b200-00001", "ignore_running": True, "reason": "new cables",
+    },
     "/v1/fleet/plan": msgspec.to_builtins(small_plan()),
-}
+}  # fmt: skip
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**53, -(2**53), "", " ", "\0", "\n", "../..", "*", "site:", "NaN", "٣",
     "x" * 70_000, "north", "\u202e", "'; --", [], {}, [[]], {"": ""}, {"a": {"b": {}}}, [None], [1, "a"],
