@@ -16,6 +16,7 @@ from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId, queue_owner
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.outlook import NEVER_MS, Moments
+from pumasi.state.lending import lending_limit
 from pumasi.state.records import Job
 
 MOST_IN_LINE = 2000  # jobs whose turns are worked out; those behind them are taken to go on at the same pace
@@ -112,8 +113,15 @@ class Estimates:
         return any(fit.pool in pools for fit in demand.fits)
 
     def _idle(self, owner: OwnerId, pool: PoolId) -> int:
-        """GPUs that are free, or those of an owner's entitlement that nobody uses."""
-        return self._board.account(owner, pool).idle if owner else self._board.free(pool).free_gpus
+        """GPUs that are free and may be lent, or those of an owner's entitlement that nobody uses or keeps back."""
+        board = self._board
+        if owner:
+            return board.idle(owner, pool)
+        books = board.books(pool).items()
+        rooms = (
+            min(board.idle(who, pool), lending_limit(board.state, who, pool) - account.lent) for who, account in books
+        )
+        return min(board.free(pool).free_gpus, sum(max(0, room) for room in rooms))
 
     def _ends(self, owner: OwnerId, pool: PoolId) -> tuple[Moments, Moments]:
         ends = self._returns.get((owner, pool))
