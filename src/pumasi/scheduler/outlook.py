@@ -19,6 +19,7 @@ NEVER_MS = 1 << 62
 _FIRST_SLOTS = 64
 
 Moments = NDArray[np.int64]
+Run = tuple[int, tuple[Span, ...], tuple[Charge, ...]]  # when it ends at the latest, and what it gives back
 
 
 class Outlook:
@@ -51,6 +52,23 @@ class Outlook:
         for charge in charges:
             self._charges_of(charge.owner)[slot] = charge.gpus
         self._mark(spans, run_end_ms)
+
+    def enter_all(self, runs: dict[JobId, Run], holders: NDArray[np.int32]) -> None:
+        """All runs of a pool that has none yet. `holders[node, gpu]`: the job that has the GPU; 0: none."""
+        if not runs:
+            return
+        self._runs = {job: (slot, spans) for slot, (job, (_, spans, _)) in enumerate(runs.items())}
+        while len(self._ends_ms) < len(runs):
+            self._grow()
+        self._vacant = list(range(len(runs), len(self._ends_ms)))
+        self._ends_ms[: len(runs)] = [run_end_ms for run_end_ms, _, _ in runs.values()]
+        for slot, (_, _, charges) in enumerate(runs.values()):
+            for charge in charges:
+                self._charges_of(charge.owner)[slot] = charge.gpus
+        jobs = np.fromiter(runs, np.int32, len(runs))
+        order = np.argsort(jobs)
+        slots = order[np.searchsorted(jobs, holders, sorter=order) % len(runs)]
+        self.gpu_ends_ms = np.where(holders, self._ends_ms[slots], 0)
 
     def leave(self, job: JobId) -> None:
         """Forget a run, if it is known."""
@@ -88,7 +106,10 @@ class Outlook:
         return self._ends_ms[order], charged[order]
 
     def _charges_of(self, owner: OwnerId) -> Moments:
-        return self._charged.setdefault(owner, np.zeros_like(self._ends_ms))
+        charged = self._charged.get(owner)
+        if charged is None:
+            charged = self._charged[owner] = np.zeros_like(self._ends_ms)
+        return charged
 
     def _grow(self) -> None:
         slots = len(self._ends_ms)
@@ -119,42 +140,40 @@ class Outlooks:
     def __init__(self, state: FleetState) -> None:
         self._state = state
         self._by_pool: dict[PoolId, Outlook] = {}
-        self._declarations = -1
         self._seen = 0
 
     def of(self, pool: PoolId) -> Outlook:
         """The outlook of a pool, to read."""
         self._catch_up()
-        outlook = self._by_pool.get(pool)
-        if outlook is None:
-            free = self._state.occupancy[pool].free
+        free, outlook = self._state.occupancy[pool].free, self._by_pool.get(pool)
+        if outlook is None or outlook.gpu_ends_ms.shape != (free.nodes, free.gpus_per_node):
             outlook = self._by_pool[pool] = Outlook(free.nodes, free.gpus_per_node)
-            for job in self._state.active[pool]:
-                self._enter(outlook, job)
+            runs = {job: self._run(job) for job in self._state.active[pool]}
+            outlook.enter_all(runs, np.array(self._state.occupancy[pool].holders).reshape(outlook.gpu_ends_ms.shape))
         return outlook
 
     def _catch_up(self) -> None:
         changes = self._state.changes
         end = changes.moved_before + len(changes.moved)
-        if self._declarations != changes.declarations or self._seen < changes.moved_before:
+        if self._seen < changes.moved_before:
             self._by_pool.clear()
         for pool, jobs in changes.moved_since(self._seen).items() if self._by_pool and self._seen < end else ():
             outlook = self._by_pool.get(pool)
             if outlook is not None:
                 self._follow(outlook, pool, jobs)
-        self._declarations, self._seen = changes.declarations, end
+        self._seen = end
 
     def _follow(self, outlook: Outlook, pool: PoolId, jobs: dict[JobId, None]) -> None:
         for job in jobs:
             outlook.leave(job)
         for job in jobs:
             if job in self._state.active[pool]:
-                self._enter(outlook, job)
+                outlook.enter(job, *self._run(job))
 
-    def _enter(self, outlook: Outlook, job: JobId) -> None:
+    def _run(self, job: JobId) -> Run:
         record = self._state.jobs[job]
         attempt = record.attempts[-1]
-        outlook.enter(job, end_ms(record, attempt), attempt.spans, attempt.charges)
+        return end_ms(record, attempt), attempt.spans, attempt.charges
 
 
 # --- what fits when --------------------------------------------------------------------------------------------------

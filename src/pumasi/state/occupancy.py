@@ -15,11 +15,12 @@ class Occupancy:
     """The GPUs of one pool. A GPU is free if its node is up and no job uses it or has it reserved.
 
     `free` may be read and branched by the scheduler; it is changed only here. `used` and `reserved` are masks per node.
+    `holders`: GPU by GPU, node after node, the job that holds it, or NOBODY.
     `capacity_gpus`: GPUs that count for entitlements: those of nodes that are up, and those in use on drained ones;
     none before the pool is in service.
     """
 
-    __slots__ = ("_holder", "capacity_gpus", "free", "in_service", "node_states", "reserved", "used", "used_gpus")
+    __slots__ = ("capacity_gpus", "free", "holders", "in_service", "node_states", "reserved", "used", "used_gpus")
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Occupancy:
         self.used = no_masks(nodes, gpus_per_node)
         self.reserved = no_masks(nodes, gpus_per_node)
         self.node_states: dict[int, NodeState] = {}  # only nodes that are not up
-        self._holder = array("i", bytes(4 * nodes * gpus_per_node))
+        self.holders = array("i", bytes(4 * nodes * gpus_per_node))
         self.used_gpus = 0
         self.capacity_gpus = 0
         self.in_service = in_service
@@ -50,7 +51,7 @@ class Occupancy:
         twin.used = self.used[:]
         twin.reserved = self.reserved[:]
         twin.node_states = dict(self.node_states)
-        twin._holder = self._holder[:]
+        twin.holders = self.holders[:]
         twin.used_gpus, twin.capacity_gpus, twin.in_service = self.used_gpus, self.capacity_gpus, self.in_service
         return twin
 
@@ -61,11 +62,11 @@ class Occupancy:
     def jobs_on(self, node: int) -> list[JobId]:
         """The jobs that hold GPUs of the node, in order of their numbers."""
         each = self.free.gpus_per_node
-        return sorted(set(self._holder[node * each : (node + 1) * each]) - {NOBODY})
+        return sorted(set(self.holders[node * each : (node + 1) * each]) - {NOBODY})
 
     def holder(self, node: int, gpu: int) -> JobId:
         """The job that holds the GPU, or NOBODY."""
-        return self._holder[node * self.free.gpus_per_node + gpu]
+        return self.holders[node * self.free.gpus_per_node + gpu]
 
     def occupy(self, job: JobId, spans: tuple[Span, ...]) -> None:
         """Give free GPUs to a job."""
@@ -118,9 +119,9 @@ class Occupancy:
         each, mask, first, nodes = self.free.gpus_per_node, span.gpu_mask, span.first, span.nodes
         if nodes > 1 and mask == (1 << each) - 1:
             self.used[first : first + nodes] = array(self.used.typecode, (mask if job else 0,)) * nodes
-            self._holder[first * each : (first + nodes) * each] = array("i", (job,)) * (nodes * each)
+            self.holders[first * each : (first + nodes) * each] = array("i", (job,)) * (nodes * each)
         else:
-            used, holder, gpus = self.used, self._holder, _gpus_in(mask)
+            used, holder, gpus = self.used, self.holders, _gpus_in(mask)
             for node in range(first, first + nodes):
                 used[node] ^= mask  # none of it was used before, all of it is now, or the other way round
                 for gpu in gpus:
