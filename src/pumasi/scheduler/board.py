@@ -24,7 +24,7 @@ from pumasi.events.facts import (
 from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId
 from pumasi.model.jobs import Charge, Span, StopCause, overlap, span_gpus
 from pumasi.model.reservations import AdvanceReservation
-from pumasi.scheduler.outlook import NEVER_MS, Outlook, Outlooks, Run, end_ms
+from pumasi.scheduler.outlook import NEVER_MS, Outlook, Outlooks, end_ms
 from pumasi.scheduler.quotas import NO_LIMIT, QuotaTree
 from pumasi.scheduler.rules import Rules
 from pumasi.scheduler.tenants import Tenants
@@ -40,6 +40,8 @@ BY = "scheduler"
 _NO_ACCOUNT = Account()
 _NO_STARTS: dict[JobId, PlannedStart] = {}
 _NO_SHADOWS: dict[tuple[tuple[Span, ...], ...], FreeMap] = {}
+
+Run = tuple[int, tuple[Span, ...], tuple[Charge, ...]]  # when it ends, and what it gives back
 
 
 class Board:

@@ -10,6 +10,7 @@ from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareTree
 from pumasi.scheduler.home import refuse
+from pumasi.scheduler.rooms import may_be_lent
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job
 
@@ -17,7 +18,7 @@ from pumasi.state.records import Job
 def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
     """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is."""
     for tree in trees:
-        tree.begin()
+        tree.begin(may_be_lent)
     trees = [tree for tree in trees if tree.has_work]
     standing = Standing(board, [tree.owner for tree in trees])
     while trees:
@@ -30,7 +31,7 @@ def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
         if demand.may_borrow and place_borrowed(board, job, demand):
             tree.used(leaf, job, demand)
         else:
-            refuse(board, leaf, job, demand)
+            refuse(board, tree, leaf, job, demand)
 
 
 class Standing:

@@ -16,10 +16,12 @@ from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import NO_LIMIT_SECONDS, Demand
 from pumasi.scheduler.outlook import NEVER_MS
 from pumasi.scheduler.rooms import may_have_room
+from pumasi.scheduler.shapes import Fit
 from pumasi.state.backlog import Line
 from pumasi.state.records import Job
 
 Turn = tuple[Job, Demand]
+Judge = Callable[[Board, Demand, Fit], bool]
 Head = tuple[tuple[int, JobId], int]  # the next job of a file, and which file
 
 
@@ -150,19 +152,25 @@ class ShareTree:
         self._logs = [(demand, board.state.backlogs.by_need[demand.key]) for demand in demands]
         self._reserved = reserved
         self._files: list[File] = []
+        self._may_have_room: Judge = may_have_room
         self._refused: dict[QueueId, set[Demand]] = {}
         self.root = ShareNode(owner, None, 0, self._use(owner))
         self.has_work = True
 
-    def begin(self, is_worth_a_turn: Callable[[Board, Demand], bool] | None = None) -> None:
+    def begin(self, may_have_room: Judge, is_worth_a_turn: Callable[[Board, Demand], bool] | None = None) -> None:
         """Start a pass over what is left. What surely finds no room has no turn, unless it `is_worth_a_turn` anyway."""
+        self._may_have_room = may_have_room
         for demand in self.demands:
             demand.reopen()
-            demand.close_all_but(tuple([fit for fit in demand.open_fits if may_have_room(self._board, demand, fit)]))
+            self.narrow(demand)
             demand.is_refused = not demand.open_fits and not (is_worth_a_turn and is_worth_a_turn(self._board, demand))
         for refused in self._refused.values():
             refused.clear()
         self.has_work = self.root.refill()
+
+    def narrow(self, demand: Demand) -> None:
+        """Only pools that may have room for the demand as things stand are looked at for the rest of the pass."""
+        demand.close_all_but(tuple([fit for fit in demand.open_fits if self._may_have_room(self._board, demand, fit)]))
 
     def next(self) -> tuple[ShareNode, Turn] | None:
         """The leaf whose turn it is and its next job; None when the pass is over."""
@@ -218,7 +226,10 @@ class ShareTree:
         logs = [log for demand, log in self._logs if not demand.is_refused and demand not in node.refused]
         if len(logs) != node.logs_left:
             node.logs_left = len(logs)
-            node.heap = [child for child in node.heap if any(log.has(child[2].queue) for log in logs)]
+            asking = {name for log in logs for name in log.below.get(node.queue, ())}
+            if any(node.queue in log.lines for log in logs):
+                asking.add(node.queue)
+            node.heap = [entry for entry in node.heap if entry[2].queue in asking]
             heapify(node.heap)
 
     def _open(self, node: ShareNode) -> None:

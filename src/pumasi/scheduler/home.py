@@ -7,7 +7,7 @@ from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.fairshare import ShareNode, ShareTree
 from pumasi.scheduler.loans import commit, relief
 from pumasi.scheduler.reclaim import Claims
-from pumasi.scheduler.rooms import may_have_room
+from pumasi.scheduler.rooms import may_be_home
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job
 
@@ -15,17 +15,17 @@ from pumasi.state.records import Job
 def home_pass(board: Board, tree: ShareTree) -> None:
     """Place an owner's work at home in the order of fair share, or reserve lent GPUs for it."""
     claims = Claims(board)
-    tree.begin(may_plan_start)
+    tree.begin(may_be_home, may_plan_start)
     while (turn := tree.next()) is not None:
         leaf, (job, demand) = turn
         if place_home(board, job, demand) or claims.claim(job, demand):
             tree.used(leaf, job, demand)
         else:
             plan_start(board, job, demand)
-            refuse(board, leaf, job, demand)
+            refuse(board, tree, leaf, job, demand)
 
 
-def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
+def refuse(board: Board, tree: ShareTree, leaf: ShareNode, job: Job, demand: Demand) -> None:
     """Remember that the demand finds no room: in queues that share these quotas; for the owner, if no quota is why."""
     if leaf.queue in board.rules.strict:
         leaf.heads.clear()
@@ -34,7 +34,7 @@ def refuse(board: Board, leaf: ShareNode, job: Job, demand: Demand) -> None:
         return
     leaf.refused.add(demand)
     if demand.has_quotas:
-        demand.close_all_but(tuple(fit for fit in demand.open_fits if may_have_room(board, demand, fit)))
+        tree.narrow(demand)
     demand.is_refused = not demand.has_quotas or not any(
         board.is_queue_bound(job, fit.pool) for fit in demand.open_fits
     )

@@ -3,6 +3,7 @@
 A planner keeps an outlook of each pool from cycle to cycle and follows what changed; a cycle branches it.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +20,6 @@ NEVER_MS = 1 << 62
 _FIRST_SLOTS = 64
 
 Moments = NDArray[np.int64]
-Run = tuple[int, tuple[Span, ...], tuple[Charge, ...]]  # when it ends at the latest, and what it gives back
 
 
 class Outlook:
@@ -53,22 +53,29 @@ class Outlook:
             self._charges_of(charge.owner)[slot] = charge.gpus
         self._mark(spans, run_end_ms)
 
-    def enter_all(self, runs: dict[JobId, Run], holders: NDArray[np.int32]) -> None:
-        """All runs of a pool that has none yet. `holders[node, gpu]`: the job that has the GPU; 0: none."""
-        if not runs:
+    def enter_all(self, jobs: list[Job], holders: Sequence[JobId]) -> None:
+        """All runs of a pool that has none yet. `holders`: GPU by GPU, the job that has it; 0: none."""
+        if not jobs:
             return
-        self._runs = {job: (slot, spans) for slot, (job, (_, spans, _)) in enumerate(runs.items())}
-        while len(self._ends_ms) < len(runs):
+        while len(self._ends_ms) < len(jobs):
             self._grow()
-        self._vacant = list(range(len(runs), len(self._ends_ms)))
-        self._ends_ms[: len(runs)] = [run_end_ms for run_end_ms, _, _ in runs.values()]
-        for slot, (_, _, charges) in enumerate(runs.values()):
-            for charge in charges:
-                self._charges_of(charge.owner)[slot] = charge.gpus
-        jobs = np.fromiter(runs, np.int32, len(runs))
+        attempts, slots = [job.attempts[-1] for job in jobs], len(self._ends_ms)
+        self._runs = {job.id: (slot, attempts[slot].spans) for slot, job in enumerate(jobs)}
+        self._vacant = list(range(len(jobs), slots))
+        self._ends_ms[: len(jobs)] = [*map(end_ms, jobs, attempts)]
+        charged: dict[OwnerId, list[int]] = {}
+        for slot, attempt in enumerate(attempts):
+            for charge in attempt.charges:
+                if charge.owner not in charged:
+                    charged[charge.owner] = [0] * slots
+                charged[charge.owner][slot] = charge.gpus
+        self._charged = {owner: np.array(gpus) for owner, gpus in charged.items()}
+        self._mark_all(np.fromiter(self._runs, np.int32, len(jobs)), np.array(holders))
+
+    def _mark_all(self, jobs: NDArray[np.int32], holders: NDArray[np.int32]) -> None:
         order = np.argsort(jobs)
-        slots = order[np.searchsorted(jobs, holders, sorter=order) % len(runs)]
-        self.gpu_ends_ms = np.where(holders, self._ends_ms[slots], 0)
+        slots = order[np.searchsorted(jobs, holders, sorter=order) % len(jobs)]
+        self.gpu_ends_ms = np.where(holders, self._ends_ms[slots], 0).reshape(self.gpu_ends_ms.shape)
 
     def leave(self, job: JobId) -> None:
         """Forget a run, if it is known."""
@@ -148,8 +155,8 @@ class Outlooks:
         free, outlook = self._state.occupancy[pool].free, self._by_pool.get(pool)
         if outlook is None or outlook.gpu_ends_ms.shape != (free.nodes, free.gpus_per_node):
             outlook = self._by_pool[pool] = Outlook(free.nodes, free.gpus_per_node)
-            runs = {job: self._run(job) for job in self._state.active[pool]}
-            outlook.enter_all(runs, np.array(self._state.occupancy[pool].holders).reshape(outlook.gpu_ends_ms.shape))
+            jobs = self._state.jobs
+            outlook.enter_all([jobs[job] for job in self._state.active[pool]], self._state.occupancy[pool].holders)
         return outlook
 
     def _catch_up(self) -> None:
@@ -168,12 +175,8 @@ class Outlooks:
             outlook.leave(job)
         for job in jobs:
             if job in self._state.active[pool]:
-                outlook.enter(job, *self._run(job))
-
-    def _run(self, job: JobId) -> Run:
-        record = self._state.jobs[job]
-        attempt = record.attempts[-1]
-        return end_ms(record, attempt), attempt.spans, attempt.charges
+                record, attempt = self._state.jobs[job], self._state.jobs[job].attempts[-1]
+                outlook.enter(job, end_ms(record, attempt), attempt.spans, attempt.charges)
 
 
 # --- what fits when --------------------------------------------------------------------------------------------------

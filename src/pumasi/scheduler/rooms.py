@@ -8,15 +8,28 @@ from pumasi.scheduler.shapes import Fit
 
 def may_have_room(board: Board, demand: Demand, fit: Fit) -> bool:
     """False only if the demand surely finds no room in the pool in this cycle, whatever queue asks."""
-    pool, gpus = fit.pool, demand.spec.gpus
-    free, account = board.free(pool), board.account(demand.owner, pool)
-    is_home = account.due - account.home - account.promised >= gpus
-    if is_home and board.has_victims(pool):
-        return True
-    if free.free_gpus < gpus or not board.takes(pool, gpus):
+    return may_be_home(board, demand, fit) or may_be_lent(board, demand, fit)
+
+
+def may_be_home(board: Board, demand: Demand, fit: Fit) -> bool:
+    """The same of room within its owner's entitlement, free or to be asked back."""
+    account = board.account(demand.owner, fit.pool)
+    if account.due - account.home - account.promised < demand.spec.gpus:
         return False
-    if not is_home:
-        lent = sum(room for room, _ in board.lendable(demand.owner, pool)) if demand.may_borrow else 0
-        if max(0, account.idle) + lent < gpus:
-            return False
-    return find(free, fit.need) is not None
+    return board.has_victims(fit.pool) or _has_shape(board, fit)
+
+
+def may_be_lent(board: Board, demand: Demand, fit: Fit) -> bool:
+    """The same of room in free GPUs that its owner has idle or that others lend it."""
+    pool, gpus = fit.pool, demand.spec.gpus
+    if not demand.may_borrow or board.free(pool).free_gpus < gpus:
+        return False
+    missing = gpus - max(0, board.account(demand.owner, pool).idle)
+    if missing > 0 and sum([room for room, _ in board.lendable(demand.owner, pool)]) < missing:
+        return False
+    return _has_shape(board, fit)
+
+
+def _has_shape(board: Board, fit: Fit) -> bool:
+    free, gpus = board.free(fit.pool), fit.need.gpus
+    return free.free_gpus >= gpus and board.takes(fit.pool, gpus) and find(free, fit.need) is not None
