@@ -44,6 +44,17 @@ def test_a_need_that_nobody_was_refused_wakes_when_a_job_arrives() -> None:
     assert [event.job for event in harness.tick().events if isinstance(event, AttemptPlaced)] == [job]
 
 
+def test_a_need_without_room_that_nobody_was_refused_wakes_for_a_planned_start() -> None:
+    harness = Harness(fleet_facts([owner("a")], [pool("p", {"a": 32})], [Queue(id="a")]))
+    harness.submit("a", 32)
+    harness.tick()
+    harness.submit("a", 16, begin_at_ms=harness.now_ms + 3_600_000)
+    harness.tick()
+    job = harness.submit("a", 16)
+    harness.tick()
+    assert list(harness.state.planned) == [job]
+
+
 @pytest.mark.parametrize("seed", [0, 3, 4, 5, 6, 9])
 def test_memory_changes_no_decision_beside_reservations(seed: int) -> None:
     """The harness makes each plan with memory and without. Some stories have planned starts, all have loans."""

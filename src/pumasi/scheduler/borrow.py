@@ -18,7 +18,7 @@ from pumasi.state.records import Job
 def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
     """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is."""
     for tree in trees:
-        tree.begin(may_be_lent)
+        tree.begin(may_be_lent, _is_new)
     trees = [tree for tree in trees if tree.has_work]
     standing = Standing(board, [tree.owner for tree in trees])
     while trees:
@@ -32,6 +32,11 @@ def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
             tree.used(leaf, job, demand)
         else:
             refuse(board, tree, leaf, job, demand)
+
+
+def _is_new(_: Board, demand: Demand) -> bool:
+    """True if none of its jobs has been refused at home; whether one is now decides how it sleeps."""
+    return not demand.is_refused
 
 
 class Standing:

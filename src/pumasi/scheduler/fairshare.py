@@ -157,13 +157,14 @@ class ShareTree:
         self.root = ShareNode(owner, None, 0, self._use(owner))
         self.has_work = True
 
-    def begin(self, may_have_room: Judge, is_worth_a_turn: Callable[[Board, Demand], bool] | None = None) -> None:
+    def begin(self, may_have_room: Judge, is_worth_a_turn: Callable[[Board, Demand], bool]) -> None:
         """Start a pass over what is left. What surely finds no room has no turn, unless it `is_worth_a_turn` anyway."""
         self._may_have_room = may_have_room
         for demand in self.demands:
+            is_worth_it = is_worth_a_turn(self._board, demand)
             demand.reopen()
             self.narrow(demand)
-            demand.is_refused = not demand.open_fits and not (is_worth_a_turn and is_worth_a_turn(self._board, demand))
+            demand.is_refused = not demand.open_fits and not is_worth_it
         for refused in self._refused.values():
             refused.clear()
         self.has_work = self.root.refill()
