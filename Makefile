@@ -78,7 +78,7 @@ $(VENV)-accasim/.made: $(VENV)/.dev
 RUNS ?= 50
 
 .PHONY: chaos bench-slurm fidelity
-chaos: $(VENV)/.dev ## kill slurmctld, agents and control plane at bad moments (RUNS=50 of each); writes docs/reference/chaos.md
+chaos: $(VENV)/.dev ## kill and silence Slurm, agents, nodes, control plane at bad moments (RUNS=50 of each); writes docs/reference/chaos.md
 	@sh scripts/install_slurm.sh
 	@PUMASI_HOSTILE_STORIES=10000 $(BIN)/python -m pytest tests/agents/slurm/test_hostile.py
 	@$(BIN)/python -m tests.slurm.chaos $(RUNS)

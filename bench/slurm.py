@@ -20,6 +20,7 @@ from pumasi.plans.locate import find_plan
 
 ONE_BY_ONE = 15
 AT_ONCE = 200
+JOB_SECONDS = 10  # of the jobs that last a little
 OUTAGE_NODES, OUTAGE_JOBS = 125, 1000
 QUEUE_SECONDS = 600  # nothing is given back while a thousand jobs start
 
@@ -32,6 +33,7 @@ NOTES = {
     "jobs_per_second_ratio": f"{AT_ONCE} one-GPU jobs on five clusters, first submission to last end: Pumasi / sbatch",
     "jobs_per_second": "the same, Pumasi's own",
     "sbatch_jobs_per_second": "the same, plain sbatch's; one loop for each cluster",
+    "jobs_per_second_ratio_of_10_second_jobs": "the same ratio, where each job lasts ten seconds",
     "reconcile_1000_jobs_seconds": "agent and control plane killed, 1,000 runs end meanwhile: from the restart of both "
     "until the control plane knows every end",
     "agent_memory_mib": "resident memory of an agent with 1,000 live runs",
@@ -44,6 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pumasi-slurm-") as folder:
         with slurm_fleet(Path(folder) / "f", queue_seconds=QUEUE_SECONDS) as fleet:
             figures = _latency(fleet, Path(folder)) | _throughput(fleet, Path(folder))
+            figures |= _throughput_of_longer_jobs(fleet, Path(folder))
         figures |= _outage(Path(folder))
         figures |= slurm_agent.agent_with_many_runs(Path(folder) / "a", one_site(slurm_agent.NODES))
     amend("slurm", figures, NOTES | slurm_agent.NOTES)
@@ -76,8 +79,8 @@ def _lag(file: Path, submit: Callable[[Path], object]) -> float:
     return float(file.read_text()) - began
 
 
-def _script(file: Path) -> str:
-    return f"#!/bin/sh\ndate +%s.%N > {file}\n"
+def _script(file: Path, seconds: int = 0) -> str:
+    return f"#!/bin/sh\ndate +%s.%N > {file}\n" + (f"sleep {seconds}\n" if seconds else "")
 
 
 def _submit(fleet: SlurmFleet, file: Path) -> None:
@@ -88,36 +91,48 @@ def _job(queue: str, script: str, **fields: Any) -> dict[str, Any]:
     return {"name": "bench", "queue": queue, "gpus": 1, "time_limit_seconds": 3600, "script": script} | fields
 
 
-def _sbatch(fleet: SlurmFleet, site: str, file: Path) -> None:
-    fleet.clusters[site].submit(_script(file), "--gres=gpu:1", "--output=/dev/null", "--time=60")
+def _sbatch(fleet: SlurmFleet, site: str, file: Path, seconds: int = 0) -> None:
+    fleet.clusters[site].submit(_script(file, seconds), "--gres=gpu:1", "--output=/dev/null", "--time=60")
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 
 def _throughput(fleet: SlurmFleet, folder: Path) -> Figures:
-    ours, plain = folder / "many-ours", folder / "many-plain"
+    mine, theirs = _jobs_per_second(fleet, folder, 0)
+    return {"jobs_per_second_ratio": mine / theirs, "jobs_per_second": mine, "sbatch_jobs_per_second": theirs}
+
+
+def _throughput_of_longer_jobs(fleet: SlurmFleet, folder: Path) -> Figures:
+    mine, theirs = _jobs_per_second(fleet, folder, JOB_SECONDS)
+    return {f"jobs_per_second_ratio_of_{JOB_SECONDS}_second_jobs": mine / theirs}
+
+
+def _jobs_per_second(fleet: SlurmFleet, folder: Path, seconds: int) -> tuple[float, float]:
+    """Of jobs that last so long: Pumasi's and plain sbatch's."""
+    ours, plain = folder / f"ours-{seconds}", folder / f"plain-{seconds}"
     ours.mkdir()
     plain.mkdir()
     began = time.monotonic()
-    jobs = [_job(QUEUES[number % len(QUEUES)], _script(ours / str(number))) for number in range(AT_ONCE)]
+    scripts = [_script(ours / str(number), seconds) for number in range(AT_ONCE)]
+    jobs = [_job(QUEUES[number % len(QUEUES)], script) for number, script in enumerate(scripts)]
     fleet.client.submit(jobs)
     until(lambda: not list(fleet.client.jobs(state=["live"], limit=1)), "jobs do not end")
     mine = AT_ONCE / (time.monotonic() - began)
     began = time.monotonic()
     sites = list(fleet.clusters)
     with ThreadPoolExecutor(len(sites)) as pool:
-        list(pool.map(lambda place: _loop(fleet, sites[place], plain, place, len(sites)), range(len(sites))))
+        list(pool.map(lambda place: _loop(fleet, sites, plain, place, seconds), range(len(sites))))
     until(lambda: all(_is_idle(fleet, site) for site in sites), "plain jobs do not end")
     theirs = AT_ONCE / (time.monotonic() - began)
     if len(list(ours.iterdir())) != AT_ONCE or len(list(plain.iterdir())) != AT_ONCE:
         sys.exit("bench: jobs are missing")
-    return {"jobs_per_second_ratio": mine / theirs, "jobs_per_second": mine, "sbatch_jobs_per_second": theirs}
+    return mine, theirs
 
 
-def _loop(fleet: SlurmFleet, site: str, marks: Path, place: int, sites: int) -> None:
-    for number in range(place, AT_ONCE, sites):
-        _sbatch(fleet, site, marks / str(number))
+def _loop(fleet: SlurmFleet, sites: list[str], marks: Path, place: int, seconds: int) -> None:
+    for number in range(place, AT_ONCE, len(sites)):
+        _sbatch(fleet, sites[place], marks / str(number), seconds)
 
 
 def _is_idle(fleet: SlurmFleet, site: str) -> bool:

@@ -158,7 +158,7 @@ def test_a_site_leaves_once_its_work_has_ended_and_may_come_back(fleet: SlurmFle
         fleet.until(lambda: "drng" in node_states(fleet, "naver"), "the drain is not seen")
         let_end(marks, job)
         said = leaving.result()
-    assert "1 runs are still here" in said and "nothing of the fleet is left here" in said
+    assert "runs still here: 1" in said and "nothing of the fleet is left here" in said
     assert fleet.client.job(job)["state"] == "succeeded"
     assert node_states(fleet, "naver") == {"drain"}
     pumasi(fleet, "agent", "leave", *where, "--stay")

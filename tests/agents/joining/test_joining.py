@@ -49,6 +49,20 @@ def test_init_proposes_what_the_doctor_finds_good_but_for_the_enrolment(cluster:
     assert result.exit_code == 1
 
 
+def test_key_and_policy_are_kept_from_jobs_where_runs_have_a_directory_of_their_own(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    joined(cluster, tmp_path / "alone")
+    assert "note all nodes see" in doctor(tmp_path / "alone").output
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    joined(cluster, tmp_path / "apart", "--shared", str(shared))
+    said = doctor(tmp_path / "apart").output
+    assert "all nodes see" not in said and f"ok   {shared} is writable" in said
+    shared.rmdir()
+    assert f"BAD  {shared}: No such file" in doctor(tmp_path / "apart").output
+
+
 def test_init_writes_over_nothing_unless_it_is_told_to(cluster: SlurmCluster, tmp_path: Path) -> None:
     site = joined(cluster, tmp_path)
     change(site / "policy.yaml", "gpus_at_most: 16", "gpus_at_most: 8")

@@ -80,4 +80,6 @@ def test_what_a_run_took_comes_from_the_site_s_own_books(cluster: SlurmCluster, 
 def test_a_site_that_joins_is_seen_to_have_accounts(cluster: SlurmCluster, tmp_path: Path) -> None:
     where = ["--site", "kaist", "--owner", "public", "--data", str(tmp_path), "--slurm-conf", str(cluster.config)]
     assert CliRunner().invoke(agent, ["init", *where]).exit_code == 0
-    assert "\naccounting: yes" in (tmp_path / "sites" / "kaist" / "slurm.yaml").read_text()
+    table = tmp_path / "sites" / "kaist" / "slurm.yaml"
+    assert "\naccounting: yes" in table.read_text()
+    assert "ok   slurmdbd answers" in CliRunner().invoke(agent, ["doctor", *where[:2], *where[4:6]]).output

@@ -26,6 +26,7 @@ _SETTLE_SECONDS = 5.0  # an order that crossed our wish on its way has arrived b
 _MARKS = {Health.GOOD: "ok  ", Health.DOUBTFUL: "note", Health.BAD: "BAD "}
 
 _path = click.Path(exists=True, dir_okay=False, path_type=Path, resolve_path=True)
+_shared = click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True)
 
 
 @click.command("init")
@@ -33,12 +34,23 @@ _path = click.Path(exists=True, dir_okay=False, path_type=Path, resolve_path=Tru
 @options.one_site
 @click.option("--owner", required=True, callback=options.one_name, help="Owner of the site's GPUs.")
 @options.data
+@click.option(
+    "--shared", type=_shared, help="Directory that all nodes see; default: that of --data. Best apart from it."
+)
 @click.option("--slurm-conf", type=_path, help="The cluster's slurm.conf; default: the one Slurm's commands find.")
 @click.option("--commands", default="/usr/bin", show_default=True, help="Directory of Slurm's commands.")
 @click.option("--lend", is_flag=True, help="Let any owner's work in, as far as the plan lends; else the owner's alone.")
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 def init(
-    engine: str, site: str, owner: str, data: Path, slurm_conf: Path | None, commands: str, lend: bool, force: bool
+    engine: str,
+    site: str,
+    owner: str,
+    data: Path,
+    shared: Path | None,
+    slurm_conf: Path | None,
+    commands: str,
+    lend: bool,
+    force: bool,
 ) -> None:
     """Look at the cluster and propose how it joins, as files to edit.
 
@@ -56,7 +68,7 @@ def init(
     directory = site_directory(data, site)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _tell(inventory, proposal)
-    _write(directory / FILE_NAME, engine_file(proposal, inventory, config, commands), force)
+    _write(directory / FILE_NAME, engine_file(proposal, inventory, config, commands, str(shared or "")), force)
     _write(directory / POLICY_FILE, policy_file(proposal, lend), force)
     _write(directory / PLAN_FILE, plan_file(proposal, date.today().isoformat(), models), force)  # noqa: DTZ011
     click.echo(
@@ -141,7 +153,7 @@ def _is_settled(directory: Path, wait_seconds: int) -> bool:
         live, untold = still_here(directory)
         now = time.monotonic()
         if len(live) != shown:
-            click.echo(f"  {len(live)} runs are still here")
+            click.echo(f"  runs still here: {len(live)}")
             shown = len(live)
         if live or untold:
             quiet_since = now

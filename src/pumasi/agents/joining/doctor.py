@@ -55,6 +55,7 @@ def examine(directory: Path, site: SiteId, server: str) -> Iterator[Finding]:
         yield Finding(Health.BAD, str(error), "write the file by `pumasi agent init`, or mend these lines")
     else:
         yield Finding(Health.GOOD, f"{FILE_NAME} has {_pools(table)}")
+        yield _shared(directory, table)
         yield from _policy(directory)
         yield from _slurm(table)
     yield _identity(directory, site)
@@ -78,6 +79,14 @@ def _room(directory: Path) -> Finding:
     if free < _ENOUGH_BYTES:
         return Finding(Health.DOUBTFUL, shown, "make room: journal and output of runs are written there")
     return Finding(Health.GOOD, shown)
+
+
+def _shared(directory: Path, table: SlurmSite) -> Finding:
+    if table.shared_directory:
+        return _room(Path(table.shared_directory))
+    what = f"all nodes see {directory}, and jobs run as this user: key and policy are theirs to read and to change"
+    advice = f"keep --data on this machine's own disk, and name a shared_directory for the runs in {FILE_NAME}"
+    return Finding(Health.DOUBTFUL, what, advice)
 
 
 def _policy(directory: Path) -> Iterator[Finding]:
@@ -104,9 +113,10 @@ def _slurm(table: SlurmSite) -> Iterator[Finding]:
         return
     runner = ProcessRunner(table.commands, table.slurm_conf)
     began = time.monotonic()
+    commands = SlurmCommands(runner, os.getuid())
     try:
         inventory = take_inventory(runner, os.getuid())
-        SlurmCommands(runner, os.getuid()).jobs()
+        commands.jobs()
     except SlurmAway as error:
         advice = "start slurmctld and munge, or set `slurm_conf`; `scontrol ping` must say UP for the agent's user"
         yield Finding(Health.BAD, f"Slurm does not answer: {error}", advice)
@@ -114,6 +124,8 @@ def _slurm(table: SlurmSite) -> Iterator[Finding]:
     took_ms = int((time.monotonic() - began) * 1000)
     yield Finding(Health.GOOD, f"{inventory.version} answers ({took_ms} ms for jobs, nodes and settings)")
     yield from _settings(table, inventory)
+    if table.accounting:
+        yield _accounting(commands)
     for pool in table.pools.values():
         yield from _pool(pool, inventory, runner)
 
@@ -128,6 +140,15 @@ def _settings(table: SlurmSite, inventory: Inventory) -> Iterator[Finding]:
     if not inventory.has_accounting:
         advice = "none needed; with slurmdbd the ends of jobs stay known for longer"
         yield Finding(Health.DOUBTFUL, "no slurmdbd: what Slurm purges is known from our own records alone", advice)
+
+
+def _accounting(commands: SlurmCommands) -> Finding:
+    try:
+        commands.accounts("pumasi-doctor")
+    except SlurmAway as error:
+        advice = f"start slurmdbd, or say `accounting: no` in {FILE_NAME}"
+        return Finding(Health.DOUBTFUL, f"slurmdbd does not answer: {error}", advice)
+    return Finding(Health.GOOD, "slurmdbd answers")
 
 
 def _pool(pool: SlurmPool, inventory: Inventory, runner: Runner) -> Iterator[Finding]:

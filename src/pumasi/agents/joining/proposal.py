@@ -162,13 +162,14 @@ def _named(models: Iterable[GpuModel], kind: str) -> str | None:
 # --- the files -------------------------------------------------------------------------------------------------------
 
 
-def engine_file(proposal: Proposal, inventory: Inventory, slurm_conf: str, commands: str) -> str:
-    """`slurm.yaml`: where the agent finds what it is asked for."""
+def engine_file(proposal: Proposal, inventory: Inventory, slurm_conf: str, commands: str, shared: str = "") -> str:
+    """`slurm.yaml`: where the agent finds what it is asked for. `slurm_conf`, `shared`: "" if there is none to name."""
     lines = [
         f"# Which nodes of this {inventory.version} are which pool of the fleet. The fleet never sees these names.",
         "# The order of the nodes counts: the first is node 1 of the pool. Add new ones at the end.",
         *([f"slurm_conf: {slurm_conf}"] if slurm_conf else []),
         f"commands: {commands}",
+        *([f"shared_directory: {shared} # seen by all nodes under this path"] if shared else []),
         f"kill_wait_seconds: {inventory.kill_wait_seconds} # as Slurm's KillWait",
         f"accounting: {'yes' if inventory.has_accounting else 'no'} # whether slurmdbd keeps what has ended",
         "pools:",
