@@ -109,6 +109,11 @@ class QuotaTree:
         self.guaranteed = rules.guaranteed
         self.kept_back = sum(self.quota(queue).idle_guarantee for queue in rules.guaranteeing)
 
+    @property
+    def declaring(self) -> Iterable[QueueId]:
+        """The root and the queues with a quota in the pool: all others have the room of the nearest of these above."""
+        return self._rules.queues
+
     def quota(self, queue: QueueId) -> QueueQuota:
         """What is used of a queue's quota; of the nearest above it, if it has none."""
         quota = self._queues.get(queue)
