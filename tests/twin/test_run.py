@@ -2,13 +2,16 @@
 
 import pytest
 
+from pumasi.adapters.fact_list import FactList
+from pumasi.control.plane import ControlPlane
 from pumasi.events.facts import AttemptEnded, AttemptPlaced
 from pumasi.model.fleet import CalendarWindow, LendingContract
 from pumasi.model.jobs import JobState, Outcome
 from pumasi.testing.builders import START_MS
-from pumasi.twin.run import simulate
+from pumasi.twin.kernel import Kernel
+from pumasi.twin.run import run_world, simulate
 from pumasi.twin.scenario import PlanChange
-from pumasi.twin.world import CannotSimulate
+from pumasi.twin.world import CannotSimulate, World
 from tests.twin.fleets import HOUR_MS, MINUTE_MS, drawn_jobs, job, scenario, village
 
 
@@ -73,6 +76,23 @@ def test_a_loan_is_called_back(how, ends_ms):
     ends = [event.outcome for _, event in outcome.log.read(0) if isinstance(event, AttemptEnded)]
     assert ends.count(Outcome.RECLAIMED) == 1
     assert [reclaim.kept for reclaim in outcome.ledger.reclaims.settled] == [True]
+
+
+def test_what_is_reserved_is_looked_at_again_though_nothing_happens():
+    """As the live service plans every second, GPUs that were free when they were reserved wait no longer than that."""
+    jobs = [job(0, 16, 10 * HOUR_MS, "b"), job(10_500, 8, HOUR_MS, "a")]
+    cycles_ms = []
+    kernel = Kernel(START_MS)
+    plane = ControlPlane(kernel)
+    world = World(kernel, scenario(), jobs, FactList(), plane)
+    cycle = plane.cycle
+    plane.cycle = lambda: (cycles_ms.append(kernel.time_ms - START_MS), cycle())[1]
+    world.declare(village({"a": 8, "b": 8}), "2026-01-01")
+    world.await_jobs()
+    run_world(world, lambda at_ms: True)
+    assert sorted(set(cycles_ms))[:4] == [0, 10_500, 11_500, 70_500], (
+        "asked back, looked at again, and given back after the notice"
+    )
 
 
 def test_latency_and_start_delay_are_waited_for():

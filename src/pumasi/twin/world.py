@@ -37,6 +37,7 @@ from pumasi.twin.site import SimulatedSite, Work
 OPERATOR = "twin:operator"
 USER = "twin:user"
 CANCEL_AGAIN_MS = ORDER_AGAIN_MS = 60_000
+LIVE_CYCLE_MS = 1_000
 
 
 class CannotSimulate(Exception):
@@ -321,8 +322,13 @@ class World:
     def _cycle(self) -> None:
         self._wants_cycle = False
         self._not_before_ms = self.kernel.time_ms + self.scenario.cycle_ms
+        reservations = self.plane.state.reservations
+        held = set(reservations)
         self.plane.cycle()
         self.cycles += 1
+        if not reservations.keys() <= held:  # what is reserved may be free already; the live service looks every second
+            after_ms = max(self.scenario.cycle_ms, LIVE_CYCLE_MS)
+            self.kernel.at(self.kernel.time_ms + after_ms, Rank.CYCLE, self.touch)
         every = self.scenario.check_every_cycles
         if every and self.cycles % every == 0:
             self.violations += [f"{self.kernel.time_ms}: {each}" for each in violations(self.plane.state)]
