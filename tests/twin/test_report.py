@@ -23,6 +23,7 @@ from pumasi.twin.report.canvas import number, round_ticks
 from pumasi.twin.report.files import write_again, write_report
 from pumasi.twin.report.measures import Measures, ReclaimMeasure, measure, waits_of
 from pumasi.twin.report.page import Experiment, page
+from pumasi.twin.report.pictures import OWNERS_SHOWN, sankey
 from pumasi.twin.report.series import Level
 from pumasi.twin.report.statistics import interval, pooled, verdicts
 from pumasi.twin.report.times import day_ticks, in_words, month_ticks
@@ -241,6 +242,11 @@ class TestPage:
             png = (tmp_path / f"{name}.png").read_bytes()
             width, height = (int(ET.fromstring(picture).attrib[side]) for side in ("width", "height"))
             assert (png[:4], struct.unpack(">II", png[16:24])) == (b"\x89PNG", (2 * width, 2 * height))
+
+    def test_of_many_lenders_the_largest_are_drawn_and_it_is_said(self):
+        loans = {f"lender-{number:02d}": {"taker": 3_600_000 * (number + 1)} for number in range(OWNERS_SHOWN + 1)}
+        picture = sankey(loans, {}, "Who lent to whom")
+        assert "91 GPU-hours lent, 90 of them shown" in picture and "lender-00" not in picture
 
     def test_who_lent_nothing_is_said_and_not_drawn(self, experiment: Experiment):
         alone = page(Experiment("x", experiment.plan, [run for run in experiment.runs if run.rules == "silo"]))

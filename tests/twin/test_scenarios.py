@@ -1,6 +1,7 @@
 """Scenario and rules files say what they mean or where they are wrong; rules and changes do to a plan what they say."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from pumasi.plans.problems import PlanError
 from pumasi.plans.reader import load_plan
 from pumasi.state.power import powered_gpus
 from pumasi.twin.changes import AddedPool, ChangeRefused, Delay, PowerCut, add_months, with_change
-from pumasi.twin.commands import TwinProblem, rules_of, scenario_of, tasks_of, varied, with_value
+from pumasi.twin.commands import TwinProblem, check, rules_of, scenario_of, tasks_of, varied, with_value
 from pumasi.twin.experiment import KOREA, day_ms, day_of, prepare, read_fleet
 from pumasi.twin.kernel import Kernel
 from pumasi.twin.report.usage import Usage
@@ -112,6 +113,19 @@ class TestFiles:
         listed = "\n".join(f"  change-{number}: {change}" for number, change in enumerate(changes))
         what_ifs = CAMPUS.replace("plan: campus", "plan: korea") + f"changes:\n{listed}\n"
         assert len(read_fleet(load_scenario(written(tmp_path, what_ifs)), tmp_path).pools) == len(korea().pools) + 1
+
+    def test_the_files_of_the_guide_go_together(self, tmp_path: Path):
+        text = Path("docs/guides/own-scenario.md").read_text(encoding="utf-8")
+        plan, rules, scenario = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        command = "".join(re.findall(r"^\$ (awk .*?> jobs.swf)$", text, re.MULTILINE | re.DOTALL))
+        for name, content in (("two-labs.yaml", plan), ("half.yaml", rules), ("storm.yaml", scenario)):
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+        file = load_scenario(tmp_path / "storm.yaml")
+        found = [check(file, rules_of(name, file.folder), tmp_path) for name in file.rules]
+        assert found == re.findall(r"^storm.yaml under \S+: (.*)$", text, re.MULTILINE)
+        changes = re.findall(r"`(changes: .*?)`", text)
+        assert len(changes) == 1 and load_scenario(written(tmp_path, scenario + changes[0])).changes
 
     def test_what_is_not_said_is_the_safe_default(self, tmp_path: Path):
         file = load_scenario(written(tmp_path, CAMPUS))

@@ -30,7 +30,7 @@ _STYLE = """
 body { background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, "DejaVu Sans", "Noto Sans", sans-serif;
 max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-p { max-width: 992px; } p.faint { color: var(--faint); }
+p { max-width: 992px; } p.faint { color: var(--faint); font-size: 0.93em; }
 .bad { color: var(--bad); font-weight: 600; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.88rem; }

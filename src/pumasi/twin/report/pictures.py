@@ -181,14 +181,16 @@ def sankey(loans: Mapping[str, Mapping[str, int]], titles: Mapping[str, str], ti
     for lender in lenders:
         taken.update(loans[lender])
     borrowers = [owner for owner, _ in taken.most_common(OWNERS_SHOWN)]
+    shown = sum(loans[lender].get(borrower, 0) for lender in lenders for borrower in borrowers)
+    of_them = f", {number(shown / 3_600_000)} of them shown" if shown < total else ""
     height = 80 + 380 + 12 * max(len(lenders), len(borrowers))
     parts = [
         text(16, 22, title, "title"),
-        text(16, 40, f"{number(total / 3_600_000)} GPU-hours lent; lenders left, borrowers right", "faint"),
+        text(16, 40, f"{number(total / 3_600_000)} GPU-hours lent{of_them}; lenders left, borrowers right", "faint"),
     ]
     if not total:
         return svg(WIDTH, 60, title, parts)
-    parts += _bands(loans, lenders, borrowers, total, titles)
+    parts += _bands(loans, lenders, borrowers, shown, titles)
     return svg(WIDTH, height, title, parts)
 
 
@@ -196,10 +198,10 @@ def _bands(
     loans: Mapping[str, Mapping[str, int]],
     lenders: list[str],
     borrowers: list[str],
-    total: int,
+    shown: int,
     titles: Mapping[str, str],
 ) -> list[str]:
-    scale = 380 / total
+    scale = 380 / shown
     left_at = _stack([sum(loans[owner].get(other, 0) for other in borrowers) * scale for owner in lenders])
     right_at = _stack([sum(loans[owner].get(other, 0) for owner in lenders) * scale for other in borrowers])
     parts, left_now, right_now = [], list(left_at), list(right_at)
