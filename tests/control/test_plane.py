@@ -1,5 +1,7 @@
 """Recovery, durability and mail."""
 
+import msgspec
+
 from pumasi.control.commands import HearSite, SubmitJobs
 from pumasi.control.plane import ControlPlane
 from pumasi.ledger import ledger as ledgers
@@ -29,6 +31,20 @@ def test_the_fold_of_the_log_equals_the_state_with_and_without_a_snapshot(bench,
     restored.recover(bench.log)
     assert digest(restored.state) == digest(bench.plane.state)
     assert ledgers.save(restored.ledger) == ledgers.save(bench.plane.ledger)
+
+
+def test_facts_are_folded_where_another_version_left_a_snapshot_that_this_one_cannot_read(bench, spec):
+    some_history(bench, spec)
+    now = bench.plane.snapshot()
+    image = msgspec.msgpack.decode(now.parts["state"])
+    for queue in image["queues"]:
+        queue["gpus_in_use"] = queue.pop("parts_in_use") // 420  # as it was before pools could be cut
+    for parts in ({"state": msgspec.msgpack.encode(image)}, {"ledger": b"\xc0"}):
+        bench.log.save_snapshot(now._replace(parts={**now.parts, **parts}))
+        restored = ControlPlane(bench.clock)
+        restored.recover(bench.log)
+        assert digest(restored.state) == digest(bench.plane.state)
+        assert ledgers.save(restored.ledger) == ledgers.save(bench.plane.ledger)
 
 
 def test_a_placement_is_ordered_only_once_it_is_durable(bench, spec):

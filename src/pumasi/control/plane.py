@@ -6,10 +6,11 @@ staged; whoever drives it makes them durable and only then answers the caller or
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import MsgspecError, Struct, field
 
 from pumasi.control import commands, job_commands, people_commands, plan_command, reservation_commands, site_commands
 from pumasi.control.decisions import Answer
@@ -102,8 +103,9 @@ class ControlPlane:
         """Fold the newest snapshot and all facts after it. Sites get the usual time to be heard from again."""
         saved = log.load_snapshot()
         if saved is not None:
-            self.state = snapshots.load(saved.parts["state"])
-            self.ledger = ledgers.load(saved.parts["ledger"])
+            # A snapshot of another version may be unreadable: the facts alone make the same state, only more slowly.
+            with suppress(MsgspecError):
+                self.state, self.ledger = snapshots.load(saved.parts["state"]), ledgers.load(saved.parts["ledger"])
         for _, event in log.read(self.state.seq):
             apply(self.state, event)
             self.ledger.apply(event)
