@@ -1,6 +1,9 @@
 """Everything breaks at once, far more often than in the field, and the invariants are checked after every cycle."""
 
+from collections import Counter
+
 import pytest
+from msgspec import structs
 
 from pumasi.events.facts import AttemptEnded, JobSubmitted, NodeChanged, SiteConnected, SiteSilent
 from pumasi.ledger.ledger import Ledger
@@ -11,7 +14,9 @@ from pumasi.state.fold import apply
 from pumasi.state.invariants import violations
 from pumasi.testing.builders import START_MS
 from pumasi.twin.run import simulate
-from pumasi.twin.scenario import FaultRates
+from pumasi.twin.scenario import MEASURED, FaultRates
+from pumasi.twin.site import SimulatedSite
+from pumasi.twin.world import World
 from tests.twin.fleets import HOUR_MS, drawn_jobs, job, scenario, village
 
 TERRIBLE = FaultRates(
@@ -71,3 +76,45 @@ def test_a_cut_site_finishes_what_it_runs_and_gets_nothing_new():
     assert {outcome.jobs.state_of(row) for row in range(100)} <= {
         JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED
     }  # fmt: skip
+
+
+def test_the_measured_rates_come_out():
+    """A year of 4,096 GPUs at eight sites: each kind of fault about as often as its rate says."""
+    faults = structs.replace(MEASURED, agent_crash_days=0, control_crash_days=0)
+    year_ms = 365 * 24 * HOUR_MS
+    world = scenario(seed=1, faults=faults, until_ms=START_MS + year_ms, cycle_ms=HOUR_MS)
+    facts = [event for _, event in simulate(village({"a": 512}, pools=8), [], world).log.read(0)]
+    broken = {(event.at_ms, event.pool, event.reason) for event in facts if isinstance(event, NodeChanged)}
+    count = Counter(reason for _, _, reason in broken)
+    count["cut"] = sum(isinstance(event, SiteSilent) for event in facts)
+    gpu_faults = 4096 * 8760 / faults.gpu_mtbf_hours
+    expected = {
+        "gpu failed": gpu_faults * (100 - faults.switch_percent) / 100,
+        "switch failed": gpu_faults * faults.switch_percent / 100,
+        "rack failed": 8 * 16 / faults.rack_years,
+        "cut": 8 * faults.partitions_per_site_year,
+    }
+    for what, mean in expected.items():
+        assert abs(count[what] - mean) < 3 * mean**0.5, (what, count[what], mean)
+
+
+def test_crashes_come_as_often_as_told(monkeypatch: pytest.MonkeyPatch):
+    """Eight agents and one control plane, each down once a week on average, over a year."""
+    count: Counter[str] = Counter()
+    for owner, name in ((SimulatedSite, "crash"), (World, "lose_control")):
+        _count_calls(monkeypatch, owner, name, count)
+    faults = FaultRates(agent_crash_days=MEASURED.agent_crash_days, control_crash_days=MEASURED.control_crash_days)
+    until_ms = START_MS + 365 * 24 * HOUR_MS
+    simulate(village({"a": 8}, pools=8), [], scenario(seed=1, faults=faults, until_ms=until_ms))
+    for name, mean in (("crash", 8 * 365 / 7), ("lose_control", 365 / 7)):
+        assert abs(count[name] - mean) < 3 * mean**0.5, (name, count[name], mean)
+
+
+def _count_calls(monkeypatch, owner, name, count):
+    method = getattr(owner, name)
+
+    def counted(self):
+        count[name] += 1
+        method(self)
+
+    monkeypatch.setattr(owner, name, counted)
