@@ -3,8 +3,8 @@
 from typing import Any
 
 from pumasi.control.commands import MakeReservation
-from pumasi.events.facts import AttemptPlaced, NodeState
-from pumasi.model.fleet import Queue
+from pumasi.events.facts import AttemptPlaced, NodeState, StopOrdered
+from pumasi.model.fleet import Preemption, Queue
 from pumasi.model.reservations import ReservationPurpose
 from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.planner import Planner
@@ -153,6 +153,20 @@ def test_a_hand_over_ends_with_a_node_that_fails() -> None:
     fleet.set_node("p", fleet.state.jobs[job].attempts[-1].spans[0].first, NodeState.DOWN)
     fleet.tick()
     assert not fleet.state.advance_reservations and job not in fleet.state.jobs
+
+
+def test_no_work_of_its_owner_makes_a_hand_over_give_way_and_power_takes_it_last() -> None:
+    queues = [Queue(id="ant", preemption=Preemption.LOWER_PRIORITY), Queue(id="ant/x"), Queue(id="bee")]
+    fleet = Harness(fleet_facts([owner("ant", 100), owner("bee")], [pool("p", {"ant": 32})], queues))
+    assert reserve(fleet, HAND_OVER, 2, "ant/x", start=0) == ""
+    fleet.tick()
+    own = fleet.submit("ant/x", 16, priority=1)
+    fleet.tick()
+    fleet.submit("ant", 32, priority=10**6)
+    assert not any(isinstance(event, StopOrdered) for event in fleet.tick().events)
+    fleet.set_power("p-site", 30)
+    stopped = [event.job for event in fleet.tick().events if isinstance(event, StopOrdered)]
+    assert stopped == [own]
 
 
 def test_a_claim_goes_around_what_is_reserved() -> None:

@@ -6,7 +6,7 @@ from msgspec import Meta, Struct, field
 
 from pumasi.api.strict_json import INTEGER_LIMIT
 from pumasi.model.access import Role, TokenKind
-from pumasi.model.jobs import JobSpec, Level, Topology
+from pumasi.model.jobs import PRIORITY_MAX, JobSpec, Level, Topology
 from pumasi.model.reservations import ReservationPurpose
 
 BATCH_LIMIT = 10_000
@@ -56,7 +56,7 @@ Gpus: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seconds: TypeAlias = Annotated[int, Meta(ge=0, le=366 * 24 * 3600)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=INTEGER_LIMIT)]
-Priority: TypeAlias = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+Priority: TypeAlias = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=PAGE_LIMIT)]
 Few: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=1000)]
 Nobody: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=0)]

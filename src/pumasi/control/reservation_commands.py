@@ -21,7 +21,7 @@ from pumasi.events.facts import (
 )
 from pumasi.model.hostlist import node_name
 from pumasi.model.ids import queue_owner
-from pumasi.model.jobs import OUTCOME_OF_STOP, Charge, JobSpec, JobState, Outcome, Span
+from pumasi.model.jobs import OUTCOME_OF_STOP, PRIORITY_MAX, Charge, JobSpec, JobState, Outcome, Span
 from pumasi.model.reservations import AdvanceReservation, ReservationPurpose
 from pumasi.scheduler.advance import Window, free_nodes, these_nodes
 from pumasi.state.fleet_state import FleetState
@@ -159,6 +159,7 @@ def _hand_over(state: FleetState, declared: AdvanceReservation, now_ms: int, by:
         slice=state.pools[declared.pool].declared.slice,
         pools=(declared.pool,),
         time_limit_seconds=-(-(declared.end_ms - now_ms) // 1000),
+        priority=PRIORITY_MAX,  # no work of its owner makes it give way
         stays_home=True,
         requeue=False,
     )

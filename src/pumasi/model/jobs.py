@@ -9,6 +9,7 @@ from pumasi.model.fleet import CpuArch
 from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
 
 OPEN_DATA = "open"  # the data class that needs no clearance
+PRIORITY_MAX = 1_000_000
 
 
 class JobState(StrEnum):
