@@ -367,13 +367,34 @@ class TestCommands:
     )
     def test_what_a_plan_or_trace_lacks_is_told(self, text: str, said: str, capsys, tmp_path, monkeypatch):
         monkeypatch.setenv("COLUMNS", "200")
-        lines = [f"{n} {n * 3600} -1 600 1 -1 -1 1 -1 -1 1 1 {1 + n % 2} -1 -1 -1 -1 -1" for n in range(48)]
-        (tmp_path / "jobs.swf").write_text("; UnixStartTime: 1767225600\n" + "\n".join(lines), encoding="utf-8")
+        _write_trace(tmp_path, 48)
         assert pumasi(["twin", "check", str(written(tmp_path, text))]) == ExitCode.USAGE
         assert said in capsys.readouterr().err
 
     def test_an_own_plan_with_an_own_trace_is_drawn_from(self, tmp_path: Path):
-        lines = [f"{n} {n * 3600} -1 600 1 -1 -1 1 -1 -1 1 1 {1 + n % 2} -1 -1 -1 -1 -1" for n in range(7 * 24)]
-        (tmp_path / "jobs.swf").write_text("; UnixStartTime: 1767225600\n" + "\n".join(lines), encoding="utf-8")
+        _write_trace(tmp_path, 7 * 24)
         ready = prepare(load_scenario(written(tmp_path, TRACED)), rules_of("silo", Path()), 1, tmp_path)
-        assert len(ready.jobs) == 48 and {job.spec.queue for job in ready.jobs} == {"physics/astro", "physics/plasma"}
+        assert not ready.notes and len(ready.jobs) == 48
+        assert {job.spec.queue for job in ready.jobs} == {"physics/astro", "physics/plasma"}
+
+    def test_what_is_not_as_in_the_trace_is_told(self, capsys, tmp_path: Path):
+        """Of a week whose last days have long jobs, two days of long jobs are drawn; a third group has no queue."""
+        _write_trace(tmp_path, 7 * 24, groups=3, long_from=96)
+        assert pumasi(["twin", "check", str(written(tmp_path, TRACED))]) == ExitCode.OK
+        assert (
+            capsys.readouterr()
+            .out.rstrip()
+            .endswith(
+                "32 jobs in 2 days; 16 jobs were left out, as no queue stands for their group; "
+                "sizes, lengths or hours of what was drawn are more than a tenth off those of the trace"
+            )
+        )
+
+
+def _write_trace(folder: Path, jobs: int, groups: int = 2, long_from: int = 1000) -> None:
+    """A job an hour from Thursday on, for a minute or, from some job on, two hours; the groups take turns."""
+    lines = [
+        f"{n} {n * 3600} -1 {7200 if n >= long_from else 60} 1 -1 -1 1 -1 -1 1 1 {1 + n % groups} -1 -1 -1 -1 -1"
+        for n in range(jobs)
+    ]
+    (folder / "jobs.swf").write_text("\n".join(["; UnixStartTime: 1767225600", *lines]), encoding="utf-8")

@@ -150,4 +150,5 @@ def check(file: ScenarioFile, rules: Rules, traces: Path) -> str:
     with _as_problems("the plan"):
         ready = prepare(file, rules, 1, traces)
     gpus = sum(pool.whole_gpus for pool in ready.plan.pools)
-    return f"{gpus:,} GPUs, {len(ready.plan.owners):,} owners, {len(ready.jobs):,} jobs in {file.days:,} days"
+    consists = f"{gpus:,} GPUs, {len(ready.plan.owners):,} owners, {len(ready.jobs):,} jobs in {file.days:,} days"
+    return "; ".join([consists, *ready.notes])

@@ -150,7 +150,7 @@ def _jobs(
     if file.trace is not None:
         placed, shapes = _from_trace(file, file.trace, seed, traces)
         jobs += placed.jobs
-        notes = _notes(placed)
+        notes = _notes(placed, shapes)
     if file.synthetic is not None:
         load = file.synthetic
         jobs += synthetic_jobs(
@@ -217,13 +217,16 @@ def _trace_path(file: ScenarioFile, name: str, traces: Path) -> Path:
     raise FileNotFoundError(f"{name} is neither in {file.folder} nor in {traces}; --traces names another folder")
 
 
-def _notes(placed: Placed) -> tuple[str, ...]:
+def _notes(placed: Placed, shapes: ShapeDistances) -> tuple[str, ...]:
     said = (
         (placed.left_out, "jobs were left out, as no queue stands for their group"),
         (placed.without_gpus, "jobs were left out, as they need no GPU"),
         (placed.rounded_up, "jobs that need a part of a GPU were given a whole one"),
     )
-    return tuple(f"{count:,} {what}" for count, what in said if count)
+    notes = [f"{count:,} {what}" for count, what in said if count]
+    if not shapes.is_kept:
+        notes.append("sizes, lengths or hours of what was drawn are more than a tenth off those of the trace")
+    return tuple(notes)
 
 
 def _flood_job(flood: Flood, start_ms: int) -> TwinJob:
