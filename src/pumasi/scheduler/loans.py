@@ -20,19 +20,24 @@ class Move(Struct, frozen=True):
     gpus: int
 
 
-def settle_loans(board: Board, pools: Iterable[PoolId]) -> None:
-    """At the start of a cycle: bring loans home that fit there, end those their lender no longer allows.
+def bring_loans_home(board: Board, pools: Iterable[PoolId]) -> None:
+    """At the start of a cycle: count what borrows as home use where its own owner can carry it now.
 
     Only these `pools` are looked at: those where something has changed since that was last done.
     """
-    books = board.state.books
-    lending = [pool for pool in pools if board.state.guests[pool]]
-    for pool in lending:
-        for owner, account in books[pool].items():
+    for pool in pools:
+        for owner, account in board.state.books[pool].items() if board.state.guests[pool] else ():
             if account.borrowed and account.idle > 0:
                 _bring_home(board, owner, pool)
-    for pool in lending:
-        for owner, account in books[pool].items():
+
+
+def end_forbidden_loans(board: Board) -> None:
+    """End the loans that their lender no longer allows.
+
+    No loan is made against the rules, so this needs doing only when rules have changed, or hold at other times.
+    """
+    for pool, guests in board.state.guests.items():
+        for owner, account in board.state.books[pool].items() if guests else ():
             if account.lent and _may_be_forbidden(board, owner, pool):
                 _end_forbidden(board, owner, pool)
 

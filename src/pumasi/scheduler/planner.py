@@ -16,7 +16,7 @@ from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
-from pumasi.scheduler.loans import settle_loans
+from pumasi.scheduler.loans import bring_loans_home, end_forbidden_loans
 from pumasi.scheduler.lone import place_lone
 from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
@@ -50,7 +50,7 @@ class Planner:
     def decide(self, now_ms: int) -> Board:
         """Decide one cycle; the board holds what was decided. The state is not changed."""
         stirred = self._notice(now_ms)
-        if not stirred and not self._awake:
+        if not self._awake and self._is_settled(stirred):
             return Board(self.state, now_ms, self._rules, self._outlooks)
         whole: dict[PoolId, None] = {}
         while True:
@@ -62,6 +62,7 @@ class Planner:
             whole.update(dict.fromkeys(late))
         self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
         self._remember(made)
+        self._has_new_rules = False
         return board
 
     def why_waiting(self, now_ms: int) -> WhyWaiting:
@@ -76,6 +77,7 @@ class Planner:
     def _forget(self, in_force: tuple[bool, ...], now_ms: int) -> None:
         """Know nothing: everything that waits is worth a look."""
         self._rules = Rules(self.state, now_ms)
+        self._has_new_rules = True
         self._in_force = in_force
         self._stirs_seen = 0
         self._asleep = {}
@@ -140,14 +142,24 @@ class Planner:
         for fit in demand.fits:
             self._by_pool[fit.pool][demand] = None
 
+    def _is_settled(self, stirred: list[PoolId]) -> bool:
+        """True if nobody waits for room where something changed, and nothing promised or lent there can move."""
+        state = self.state
+        if stirred and (state.reservations or state.planned or state.powered):
+            return False
+        return not any(self._by_pool[pool] or state.guests[pool] for pool in stirred)
+
     # --- one cycle ---------------------------------------------------------------------------------------------------
 
     def _pass(self, board: Board, stirred: list[PoolId], whole: dict[PoolId, None]) -> "_Pass":
         """Settle what is promised and lent, then place: home work of every owner before any borrowed work."""
-        settle_reservations(board, dict.fromkeys(stirred))
-        settle_planned(board, dict.fromkeys(stirred))
+        changed = dict.fromkeys(stirred)
+        settle_reservations(board, changed)
+        settle_planned(board, changed)
         settle_power(board)
-        settle_loans(board, stirred)
+        bring_loans_home(board, stirred)
+        if self._has_new_rules:
+            end_forbidden_loans(board)
         worth = self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole)
         board.stirred = {}
         placed = None if self._rules.preempting else place_lone(board, worth)
