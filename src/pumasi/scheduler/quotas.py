@@ -40,7 +40,8 @@ class QuotaRules:
     """The declared quotas of an owner's queues in one pool. `guaranteed`: all guarantees together.
 
     `declared`: the queues with a quota there, every queue before those below it. The others have the room of the
-    nearest of these above them, so only these and the root are kept.
+    nearest of these above them, so only these and the root are kept. `telling`: those by whose quotas rooms differ;
+    where none below the root guarantees anything or limits borrowing, all have the room of the root.
     """
 
     def __init__(self, state: FleetState, owner: OwnerId, pool: PoolId, declared: Iterable[QueueId]) -> None:
@@ -57,6 +58,9 @@ class QuotaRules:
                 below[parent][name] = rule
         self.guaranteeing = tuple(name for name, rule in self.queues.items() if rule.guaranteed)
         self.guaranteed = sum(rule.guaranteed for rule in self.queues.values())
+        below_root = [rule for rule in self.queues.values() if rule.parent is not None]
+        is_even = not any(rule.guaranteed or rule.borrowing_limit < NO_LIMIT for rule in below_root)
+        self.telling = dict.fromkeys((owner,) if is_even else self.queues)
 
     def _rule(self, queue: QueueId, parent: QueueId | None, below: dict[QueueId, QuotaRule]) -> QuotaRule:
         declared = self._state.queues[queue].declared.quotas.get(self.pool, Quota())
@@ -118,7 +122,7 @@ class QuotaTree:
         """What is used of a queue's quota; of the nearest above it, if it has none."""
         quota = self._queues.get(queue)
         if quota is None:
-            name = nearest(queue, self._rules.queues)
+            name = nearest(queue, self._rules.telling)
             quota = self._queues.get(name)
             if quota is None:
                 quota = self._queues[name] = QueueQuota(self._rules.queues[name], self._rules.used(name))
