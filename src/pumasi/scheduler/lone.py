@@ -25,8 +25,11 @@ def place_lone(board: Board, demands: Iterable[Demand]) -> dict[Demand, int] | N
     if len(turns) > 1 or not all(_may_go(board, job) for job, _ in turns):
         return None
     placed = dict.fromkeys(demands, 0)
+    for demand in placed:
+        demand.reopen()
     for job, demand in turns:
         placed[demand] += _place(board, job, demand)
+        demand.is_refused = not (placed[demand] or demand.has_quotas or job.id in board.held_back)
     return placed
 
 
@@ -48,7 +51,6 @@ def _may_go(board: Board, job: Job) -> bool:
 
 def _place(board: Board, job: Job, demand: Demand) -> bool:
     """Home, else on loan. Its start is planned before it borrows only where that could come in its way."""
-    demand.reopen()
     if place_home(board, job, demand) or Claims(board).claim(job, demand):
         settle_power(board)
         return True

@@ -206,7 +206,9 @@ class Planner:
         for demand, placed in made.placed.items():
             if placed >= self.state.backlogs.by_need[demand.key].jobs or self._may_stand_behind(demand):
                 self._wake(demand)
-            elif demand not in self._asleep:
+            elif demand in self._asleep:
+                self._asleep[demand] &= demand.is_refused  # no job of it may have had a turn this time
+            else:
                 self._sleep(demand)
         for tree in made.trees:
             for demand in tree.blocked():
