@@ -1,10 +1,15 @@
 """How often an engine without a descriptor is asked: soon if it answers quickly, never more often than it bears."""
 
 import asyncio
+import time
+from typing import Any
 
 import pytest
 
+from pumasi.agents.identity import Identity
 from pumasi.agents.news import News
+from pumasi.agents.site_agent import SiteAgent, SiteSettings
+from pumasi.ports.engine import Polled
 
 
 @pytest.mark.parametrize(
@@ -26,3 +31,23 @@ def test_whoever_announces_news_ends_the_pause() -> None:
             await news.wait()
 
     asyncio.run(pause())
+
+
+def test_the_wait_for_an_engine_that_is_busy_with_orders_is_no_part_of_what_asking_takes() -> None:
+    class Quick:
+        def news_descriptor(self) -> None:
+            """It has to be asked."""
+
+        def poll(self) -> Polled:
+            return Polled()
+
+    async def took_seconds() -> float:
+        identity = Identity(site="sejong", private_key="", fleet="korea", generation=1)
+        parts: Any = identity, None, Quick(), None, SiteSettings()
+        agent = SiteAgent(*parts)
+        agent._engine_thread.submit(time.sleep, 0.3)
+        _, took = await agent._call(agent._poll)
+        agent._engine_thread.shutdown()
+        return took
+
+    assert asyncio.run(took_seconds()) < 0.2
