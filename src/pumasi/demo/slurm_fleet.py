@@ -172,7 +172,10 @@ class SlurmFleet:
 
     def _init(self, site: str) -> "subprocess.Popen[str]":
         config = str(self.clusters[site].config)
-        return _run("agent", "init", *self._where(site), "--owner", site, "--slurm-conf", config, "--lend")
+        shared = self.folder / "shared"
+        shared.mkdir(exist_ok=True)
+        places = ("--slurm-conf", config, "--shared", str(shared))
+        return _run("agent", "init", *self._where(site), "--owner", site, *places, "--lend")
 
     def _edit(self, site: str) -> None:
         """What its operator edits: a site that is cleared for a data class lets it in, and time is short here."""
