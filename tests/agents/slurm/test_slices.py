@@ -31,7 +31,9 @@ def school(slurm_folder: Path) -> Iterator[SlurmCluster]:
 def test_init_proposes_a_pool_that_is_cut_and_the_doctor_finds_it_good(school: SlurmCluster, tmp_path: Path) -> None:
     where = ["--data", str(tmp_path), "--site", "school"]
     arguments = ["init", *where, "--owner", "public", "--slurm-conf", str(school.config)]
-    assert CliRunner().invoke(agent, arguments).exit_code == 0
+    said = CliRunner().invoke(agent, arguments)
+    assert said.exit_code == 0
+    assert "2 nodes x 56 slices of 1g.23gb in gpu, hgx-b200" in said.output
     (pool,) = read_site(tmp_path / "sites" / "school" / "slurm.yaml").pools.values()
     assert (pool.gres_type, pool.gpus_per_node) == (f"b200_{SLICE}", SLICES_OF_A_NODE)
     part = next((tmp_path / "sites" / "school").glob("*plan*")).read_text()

@@ -83,7 +83,8 @@ def _tell(inventory: Inventory, proposal: Proposal) -> None:
     click.echo(f"{inventory.version}: {len(inventory.nodes)} nodes")
     for pool in proposal.pools:
         model = pool.model or "a model that the catalogue does not tell: fill it in"
-        click.echo(f"  pool {pool.id}: {len(pool.nodes)} nodes x {pool.gpus.count} GPUs in {pool.partition}, {model}")
+        each = f"{pool.gpus.count} {f'slices of {pool.cut.name}' if pool.cut else 'GPUs'}"
+        click.echo(f"  pool {pool.id}: {len(pool.nodes)} nodes x {each} in {pool.partition}, {model}")
     for reason in dict.fromkeys(reason for _, reason in proposal.left_out):
         names = [name for name, why in proposal.left_out if why == reason]
         click.echo(f"  left out: {len(names)} nodes with {reason}, such as {names[0]}")
