@@ -2,7 +2,9 @@
 
 import pytest
 
+from pumasi.control.commands import MakeReservation
 from pumasi.model.jobs import JobState
+from pumasi.model.reservations import ReservationPurpose
 from pumasi.testing.builders import START_MS
 from pumasi.twin.run import look_ahead, simulate
 from pumasi.twin.scenario import FaultRates
@@ -35,6 +37,32 @@ def test_to_their_limits_if_nobody_knows_better():
     ahead = look_ahead(midst().plane, [], scenario())
     ends = [event.at_ms - START_MS for _, event in ahead.log.read(0) if type(event).__name__ == "AttemptEnded"]
     assert ends == [3 * HOUR_MS, 6 * HOUR_MS]
+
+
+def test_reservations_begin_and_end_ahead_and_what_is_handed_over_stays_so():
+    plane = simulate(village({"a": 32}), [], scenario(until_ms=START_MS + HOUR_MS)).plane
+
+    def reserve(name, purpose, queue, start_ms, hours):
+        begins_ms, seconds = plane.now_ms() + start_ms, hours * 3600
+        assert not plane.execute(
+            MakeReservation(
+                by="op", name=name, purpose=purpose, pool="pool-0", queue=queue, nodes=1,
+                start_ms=begins_ms, duration_seconds=seconds,
+            )
+        )  # fmt: skip
+
+    reserve("servers", ReservationPurpose.HAND_OVER, "a", 0, 6)
+    plane.cycle()
+    reserve("works", ReservationPurpose.MAINTENANCE, "", HOUR_MS, 2)
+    ahead = look_ahead(plane, [], scenario())
+    told = [(type(event).__name__, event.at_ms - plane.now_ms()) for _, event in ahead.log.read(0)]
+    assert [each for each in told if each[0].startswith("Advance")] == [
+        ("AdvanceReservationBegan", HOUR_MS), ("AdvanceReservationEnded", 3 * HOUR_MS),
+        ("AdvanceReservationEnded", 6 * HOUR_MS),
+    ]  # fmt: skip
+    reserve("more", ReservationPurpose.HAND_OVER, "a", HOUR_MS, 1)
+    with pytest.raises(CannotSimulate, match="handed over"):
+        look_ahead(plane, [], scenario())
 
 
 def test_what_cannot_be_asked():

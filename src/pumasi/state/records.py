@@ -16,7 +16,7 @@ from pumasi.model.jobs import (
     StopCause,
     span_gpus,
 )
-from pumasi.model.reservations import AdvanceReservation
+from pumasi.model.reservations import AdvanceReservation, ReservationPurpose
 
 
 class Stop(Struct, gc=False):
@@ -200,6 +200,11 @@ class AdvanceRecord(Struct, gc=False):
     declared: AdvanceReservation
     state: AdvanceReservationState
     job: JobId = 0
+
+    @property
+    def is_to_be_handed_over(self) -> bool:
+        """True for a hand-over that has not begun."""
+        return self.declared.purpose is ReservationPurpose.HAND_OVER and not self.job
 
     @property
     def is_barring(self) -> bool:

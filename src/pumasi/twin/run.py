@@ -59,7 +59,8 @@ def look_ahead(
     `plane` is not changed. `runtime_ms`: how long the jobs it has already run in all; to their limits if nobody knows
     better. The outcome's log holds the facts of the branch alone, its table the jobs of the branch alone.
 
-    :raises CannotSimulate: if the scenario crashes the control plane: a branch has no log to come back from.
+    :raises CannotSimulate: if the scenario crashes the control plane: a branch has no log to come back from. If servers
+        are to be handed over: the job that stands for them is none of a simulation's.
     :raises ValueError: if the jobs are not in order, or begin before now.
     """
     _check_order(jobs)
@@ -68,6 +69,8 @@ def look_ahead(
         raise ValueError("the jobs begin before now")
     if scenario.faults.control_crash_days:
         raise CannotSimulate("a branch has no log of its own to come back from after a crash")
+    if any(record.is_to_be_handed_over for record in plane.state.advance_reservations.values()):
+        raise CannotSimulate("servers are to be handed over, and the twin only goes on with those that are")
     world = World(kernel, scenario, jobs, FactList(), plane.branch(kernel))
     world.take_over(runtime_ms)
     world.await_changes()

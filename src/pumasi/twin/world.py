@@ -127,14 +127,18 @@ class World:
         `runtime_ms`: how long each of its jobs runs in all, as far as anyone knows.
         """
         state = self.plane.state
+        handed_over = state.handed_over()
         for name, record in state.sites.items():
             self.add_site(name).is_cut = record.link is not LinkState.CONNECTED
         for job in state.jobs.values():
             work = Work(TwinJob(submit_ms=job.submitted_ms, spec=job.spec, runtime_ms=runtime_ms(job)))
             self._work[job.id] = work
-            if job.live is not None and job.live.started_ms:
+            if job.live is not None and job.live.started_ms and job.id not in handed_over:
                 site = self.sites[state.pools[job.live.pool].declared.site]
                 site.adopt(RunKey(job.id, job.live.number), job.live, work)
+        for reservation in state.advance_reservations.values():
+            for at_ms in (reservation.declared.start_ms, reservation.declared.end_ms):
+                self.kernel.at(max(at_ms, self.kernel.time_ms), Rank.USER, self.touch)
         for site in self.sites.values():
             if site.is_reachable:
                 self.call_again(site)
