@@ -45,7 +45,7 @@ class Victim(Struct, gc=False):
 class Openings:
     """The cheapest places for one need in a pool, among free nodes and those that `victims` could leave.
 
-    `free`: gives the free GPUs as they are now; `jobs_on`: who holds GPUs of a node.
+    `free`: gives the free GPUs as they are now; `jobs_on`: who could leave GPUs of a node.
     `by_size`: what counts is how many GPUs are evicted, whatever work is lost.
     """
 
@@ -130,7 +130,10 @@ class Openings:
         missing = self._need.each - self._free().masks[node].bit_count()
         if missing <= 0:
             return (0, node, ())
-        entries = sorted(self._on(node))
+        jobs_on = self._jobs_on(node)
+        if not jobs_on:
+            return None
+        entries = sorted(self._on(node, jobs_on))
         if len({gpus for _, _, gpus in entries}) == 1:
             entries = entries[: -(-missing // entries[0][2])]
         if sum([gpus for _, _, gpus in entries]) < missing:
@@ -138,9 +141,9 @@ class Openings:
         cost, _, jobs = _least(entries, missing)
         return (cost, node, jobs)
 
-    def _on(self, node: int) -> Iterator[tuple[int, JobId, int]]:
+    def _on(self, node: int, jobs_on: list[JobId]) -> Iterator[tuple[int, JobId, int]]:
         """The victims on a node: what it bears of the cost, the job, its GPUs."""
-        for job in self._jobs_on(node):
+        for job in jobs_on:
             victim = self._victims.get(job)
             if victim is not None and node in victim.pieces:
                 yield self._share(victim), job, victim.pieces[node].bit_count()

@@ -92,10 +92,14 @@ class Candidates:
         """What could be cleared for a need, at least cost or, `by_size`, so that the fewest GPUs are evicted."""
         found = self._openings.get((need, by_size))
         if found is None:
-            holders = self._board.state.occupancy[self._pool]
-            found = Openings(need, self.victims, lambda: self.free, holders.jobs_on, by_size=by_size)
+            found = Openings(need, self.victims, lambda: self.free, self._jobs_on, by_size=by_size)
             self._openings[need, by_size] = found
         return found
+
+    def _jobs_on(self, node: int) -> list[JobId]:
+        """Who holds GPUs of a node that is not held whole already: of those that claims touch, most are."""
+        occupancy = self._board.state.occupancy[self._pool]
+        return [] if self._tenants.held(node) == occupancy.free.full_mask else occupancy.jobs_on(node)
 
     def _judge(self, job_id: JobId) -> None:
         """Enter a job as things stand now, or leave it out."""
