@@ -48,7 +48,8 @@ class Board:
     """What the fleet would be after the events decided so far.
 
     `stirred`: the pools where one of them may give a waiting job room. `look_again_ms`: when time alone may give one
-    room that has been refused.
+    room that has been refused. `unplanned`: the pools where a start was planned in this cycle and is no more: nothing
+    tells the next one, and who was refused for its sake may have room.
     """
 
     def __init__(self, state: FleetState, now_ms: int, rules: Rules, outlooks: Outlooks) -> None:
@@ -69,6 +70,7 @@ class Board:
         self._planned_needs = {state.backlogs.key_of(job) for job in state.planned}
         self._outlooks = outlooks
         self._planned_now: dict[JobId, StartPlanned] = {}
+        self.unplanned: dict[PoolId, None] = {}
         self._own_outlooks: dict[PoolId, Outlook] = {}
         self._moved: dict[PoolId, dict[JobId, Run]] = {}
         self._shadows: dict[PoolId, dict[tuple[tuple[Span, ...], ...], FreeMap]] = {}
@@ -435,6 +437,7 @@ class Board:
         event = self._planned_now.pop(start.job, None)
         if event is not None:
             self.events.remove(event)
+            self.unplanned[start.pool] = None
         return event is not None
 
     def _give_up_delayed(self, job: Job, pool: PoolId, spans: tuple[Span, ...]) -> None:

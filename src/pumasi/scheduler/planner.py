@@ -45,6 +45,7 @@ class Planner:
         self._asleep: dict[Demand, bool] = {}  # False: no job of it was refused, all had a reservation or a begin time
         self._awake: dict[Demand, None] = {}
         self._look_again_ms = NEVER_MS
+        self._unplanned: dict[PoolId, None] = {}
         self._forget((), state.at_ms)
 
     def decide(self, now_ms: int) -> Board:
@@ -61,6 +62,7 @@ class Planner:
                 break
             whole.update(dict.fromkeys(late))
         self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
+        self._unplanned = board.unplanned
         self._remember(made)
         self._has_new_rules = False
         return board
@@ -105,10 +107,10 @@ class Planner:
             self._notice_arrivals()
         while self._begins and self._begins[0][0] <= now_ms:
             self._wake(heappop(self._begins)[2])
-        if self._stirs_seen == changes.stirs:
+        if self._stirs_seen == changes.stirs and not self._unplanned:
             return []
-        stirred = changes.since(self._stirs_seen)
-        self._stirs_seen = changes.stirs
+        stirred = list(dict.fromkeys((*changes.since(self._stirs_seen), *self._unplanned)))
+        self._stirs_seen, self._unplanned = changes.stirs, {}
         if len(stirred) > 1:
             stirred.sort(key=self._rules.pool_position.__getitem__)
         return stirred
