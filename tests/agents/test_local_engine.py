@@ -242,7 +242,7 @@ def test_another_file_in_the_outputs_place_is_not_shown(driver: Driver, tmp_path
 def test_output_that_goes_to_no_file_is_a_problem_in_words(driver: Driver) -> None:
     driver.run("echo x", stdout="/dev/null")
     assert driver.engine.read_output(RUN, "stdout", 0, 100).problem == "the output does not go to a file"
-    assert driver.engine.read_output(RUN, "../launch", 0, 100).problem == "a run has no stream '../launch'"
+    assert driver.engine.read_output(RUN, "../launch", 0, 100).problem == "this site keeps no ../launch of a run"
 
 
 def test_a_flood_of_output_is_cut_while_it_comes(tmp_path: Path, spawner: Spawner) -> None:

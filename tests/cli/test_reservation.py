@@ -67,6 +67,10 @@ def test_what_makes_no_sense_is_not_sent(
     assert [request.method for request in server.requests].count("POST") == 0
 
 
+def test_an_end_that_is_none_is_told_how_to_write_a_moment(pumasi: RunCommand, server: ContractServer) -> None:
+    assert "tomorrow" in pumasi(*CREATE, "--start", "now+2h", "--end", "now+1h", "-N", "2").err
+
+
 def test_refusals_have_their_codes(pumasi: RunCommand, server: ContractServer) -> None:
     for status, code, exit_code in (
         (409, "reservation-no-room", 5), (422, "reservation-invalid", 2), (403, "not-authorised", 4),

@@ -165,7 +165,7 @@ class RunDirectory(NamedTuple):
             return Output(complete=complete)
         file = msgspec.json.decode(raw, type=dict[str, _OutputFile]).get(stream)
         if file is None:
-            return Output(complete=complete, problem=f"a run has no stream {stream!r}")
+            return Output(complete=complete, problem=f"this site keeps no {stream} of a run")
         try:
             return self._read_file(file, offset, limit, complete)
         except OSError as error:

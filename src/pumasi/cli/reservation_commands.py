@@ -123,7 +123,8 @@ def _times(client: "Client", start: str, duration: str, end: str) -> tuple[int, 
     else:
         seconds = parse_duration(duration) or 0
     if seconds < 1:
-        raise CommandError(f"{duration or end!r} is no time after it begins", ExitCode.USAGE, f"write {TIME_FORMS}")
+        forms = BEGIN_FORMS if end else TIME_FORMS
+        raise CommandError(f"{duration or end!r} is no time after it begins", ExitCode.USAGE, f"write {forms}")
     return start_ms, seconds
 
 
