@@ -10,6 +10,7 @@ from pumasi.agents.identity import Identity
 from pumasi.agents.news import News
 from pumasi.agents.site_agent import SiteAgent, SiteSettings
 from pumasi.ports.engine import Polled
+from pumasi.protocol.messages import RunKey
 
 
 @pytest.mark.parametrize(
@@ -33,21 +34,52 @@ def test_whoever_announces_news_ends_the_pause() -> None:
     asyncio.run(pause())
 
 
+class Quick:
+    """An engine that has nothing to say, and keeps what it was told to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[RunKey] = []
+
+    def news_descriptor(self) -> None:
+        """It has to be asked."""
+
+    def poll(self) -> Polled:
+        return Polled()
+
+    def forget(self, run: RunKey) -> None:
+        self.forgotten.append(run)
+
+
+def an_agent(engine: Quick) -> SiteAgent:
+    identity = Identity(site="sejong", private_key="", fleet="korea", generation=1)
+    parts: Any = identity, None, engine, None, SiteSettings()
+    return SiteAgent(*parts)
+
+
 def test_the_wait_for_an_engine_that_is_busy_with_orders_is_no_part_of_what_asking_takes() -> None:
-    class Quick:
-        def news_descriptor(self) -> None:
-            """It has to be asked."""
-
-        def poll(self) -> Polled:
-            return Polled()
-
     async def took_seconds() -> float:
-        identity = Identity(site="sejong", private_key="", fleet="korea", generation=1)
-        parts: Any = identity, None, Quick(), None, SiteSettings()
-        agent = SiteAgent(*parts)
+        agent = an_agent(Quick())
         agent._engine_thread.submit(time.sleep, 0.3)
         _, took = await agent._call(agent._poll)
         agent._engine_thread.shutdown()
         return took
 
     assert asyncio.run(took_seconds()) < 0.2
+
+
+def test_what_is_to_be_told_goes_before_clearing_up_behind_what_has_been() -> None:
+    runs = [RunKey(number, 1) for number in range(120)]
+
+    async def forget() -> None:
+        engine = Quick()
+        agent = an_agent(engine)
+        agent._to_forget = list(runs)
+        agent._to_report.set()
+        await agent._forget_told()
+        assert engine.forgotten == []
+        agent._to_report.clear()
+        await agent._forget_told()
+        agent._engine_thread.shutdown()
+        assert engine.forgotten == runs
+
+    asyncio.run(forget())

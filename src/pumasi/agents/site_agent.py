@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -57,6 +58,7 @@ _REPORTS_PER_CALL = 500
 _LOG_PIECE_BYTES = 256 << 10  # a call's body stays well below what the control plane takes
 _LOG_PIECES_PER_CALL = 2
 _ANSWERED_REMEMBERED = 1000
+_FORGOTTEN_AT_ONCE = 50
 _STARTS_AT_ONCE = 8  # between batches of starts the engine is free for stops and news
 _UNWANTED_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.0
@@ -115,6 +117,7 @@ class SiteAgent:
         self._changed = asyncio.Event()
         self._after_seq = 0
         self._chunks: list[LogChunk] = []
+        self._to_forget: list[RunKey] = []  # their ends have been told
         self._nodes: NodeHealth | None = None  # what the control plane has not been told
         self._answered: deque[str] = deque(maxlen=_ANSWERED_REMEMBERED)
 
@@ -352,6 +355,7 @@ class SiteAgent:
             self._to_report.clear()
             while await self._report_once(backoff):
                 pass
+            await self._forget_told()
 
     async def _report_once(self, backoff: Backoff) -> bool:
         """Report what there is; False if there was nothing."""
@@ -367,16 +371,22 @@ class SiteAgent:
             self._nodes = None
         del self._chunks[: len(chunks)]
         told = self._book.acknowledged(reports)
+        self._to_forget += [entry.run for entry in told if isinstance(entry, Told)]
         await self._act(request, response, backoff)
         with contextlib.suppress(OSError):  # told twice does no harm
             await self._record(told, durable=False)
-            await self._call(lambda: self._forget(told))
         return True
 
-    def _forget(self, told: list[Entry]) -> None:
-        for entry in told:
-            if isinstance(entry, Told):
-                self._engine.forget(entry.run)
+    async def _forget_told(self) -> None:
+        """Clear up behind what has been told, as long as there is nothing to tell: it takes a while on slow disks."""
+        while self._to_forget and not self._to_report.is_set():
+            runs, self._to_forget = self._to_forget[:_FORGOTTEN_AT_ONCE], self._to_forget[_FORGOTTEN_AT_ONCE:]
+            with contextlib.suppress(OSError):  # what is left is forgotten when an agent comes back
+                await self._call(partial(self._forget, runs))
+
+    def _forget(self, runs: list[RunKey]) -> None:
+        for run in runs:
+            self._engine.forget(run)
 
     # -- leaving
 
