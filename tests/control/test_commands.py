@@ -9,6 +9,7 @@ from pumasi.control.commands import (
     HearSite,
     HoldJob,
     IssueToken,
+    MakeReservation,
     ReleaseJob,
     RevokeToken,
     SetNodeState,
@@ -19,6 +20,7 @@ from pumasi.events.facts import LinkState, NodeState
 from pumasi.model.access import Token, TokenKind
 from pumasi.model.fleet import Stage
 from pumasi.model.jobs import JobState, Outcome
+from pumasi.model.reservations import ReservationPurpose
 from pumasi.protocol.messages import RunEnded, RunKey, RunStarted
 from pumasi.scheduler.reasons import ReasonCode
 from pumasi.state.snapshot import digest
@@ -256,6 +258,24 @@ def test_a_plan_that_contradicts_the_running_state_is_refused_whole(bench, spec,
     assert isinstance(refusal, Refusal) and refusal.code == "plan-contradicts-state"
     assert path in {problem.path for problem in refusal.errors}
     assert digest(bench.plane.state) == before
+
+
+def test_a_plan_leaves_each_owner_what_is_reserved_on_its_entitlement(bench):
+    for name, seconds in (("first", 0), ("second", 0), ("third", 9000)):
+        start_ms = bench.clock.at_ms + seconds * 1000
+        bench.do(
+            MakeReservation(
+                by="root", name=name, purpose=ReservationPurpose.AWARD, pool="north-b200", queue="north/lab", nodes=1,
+                start_ms=start_ms, duration_seconds=3600,
+            )
+        )  # fmt: skip
+    assert len(bench.plane.state.advance_reservations) == 3
+    less, enough = (_with_pool(bench.plan, entitlements={"north": gpus, "south": 32 - gpus}) for gpus in (15, 16))
+    refusal = bench.do(ApplyPlan(by="root", plan=less, as_of="2026-11-25"))
+    assert [(problem.path, problem.problem) for problem in refusal.errors] == [
+        ("pools.north-b200.entitlements.north", "16 GPUs of it are reserved in advance")
+    ]
+    assert bench.do(ApplyPlan(by="root", plan=enough, as_of="2026-11-25")) == ["pool north-b200"]
 
 
 def test_a_pool_grows_under_its_running_jobs(bench, spec):

@@ -8,6 +8,7 @@ from pumasi.control.refusals import FieldProblem, Refusal, RefusalKind
 from pumasi.events import facts
 from pumasi.events.facts import Event
 from pumasi.model.fleet import MAX_GPUS_PER_NODE, FleetPlan, Pool, Stage, stage_of
+from pumasi.model.ids import OwnerId, PoolId
 from pumasi.state.fleet_state import FleetState
 
 
@@ -116,3 +117,17 @@ def _pool_contradictions(state: FleetState, pool: Pool, stage: Stage) -> Iterato
         charged = account.home + account.lent + account.promised
         if charged and owner not in pool.entitlements:
             yield FieldProblem(f"{path}.entitlements.{owner}", f"{charged} GPUs are in use on this entitlement")
+    for owner, gpus in _reserved_gpus(state, pool.id).items():
+        if gpus > pool.entitlements.get(owner, 0):
+            yield FieldProblem(f"{path}.entitlements.{owner}", f"{gpus} GPUs of it are reserved in advance")
+
+
+def _reserved_gpus(state: FleetState, pool: PoolId) -> dict[OwnerId, int]:
+    """The most GPUs of each owner's entitlement that are reserved in advance for one time."""
+    made = [record.declared for record in state.advance_reservations.values() if record.declared.pool == pool]
+    most: dict[OwnerId, int] = {}
+    for one in made:
+        beside = [each for each in made if each.owner == one.owner and each.start_ms <= one.start_ms < each.end_ms]
+        most[one.owner] = max(sum(each.gpus for each in beside), most.get(one.owner, 0))
+    most.pop("", None)  # maintenance counts on nobody's
+    return most
