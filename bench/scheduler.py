@@ -33,15 +33,16 @@ from pumasi.state.fold import apply
 SIZES_OF_QUEUES = (1_000, 10_000, 100_000)  # waiting jobs; a million has a process of its own
 SIZES_OF_FLEETS = (10_000, 30_000, 100_000, 260_000)  # GPUs
 DECISIONS = 200
+BACKFILL_TESTS = 2_000
 FILLS = 3
 
 NOTES = {
     "placements_single_node_per_second": "20,000 jobs of one node placed on the empty Korean fleet, in one plan",
     "placements_rack_gang_per_second": "5,000 gangs, each within one rack, placed on the empty fleet, in one plan",
     "full_pass_100k_waiting_ms": "a plan by a planner that remembers nothing: 100,000 jobs wait on the full fleet",
-    "backfill_tests_per_second": "jobs that such a pass tries one by one around planned starts, a CPU second; what "
-    "another has just not found is not tried",
-    "planned_starts": "starts that are planned while it does",
+    "backfill_tests_per_second": "jobs tried one by one around a planned start, a CPU second: each would delay it, and "
+    "is shorter than the one before",
+    "planned_starts": "starts that are planned on the full fleet",
     "decision_after_free_p50_ms": "all jobs of a node end on that fleet; the next plan, by a planner with memory that "
     f"has decided so {DECISIONS} times before",
     "decision_after_free_p99_ms": f"the same, 99th percentile of {DECISIONS}",
@@ -102,8 +103,9 @@ def full_pass_ms(state: FleetState) -> float:
     return median(cpu_seconds(lambda: plan(state, fleets.NOW_MS))[0] * 1000 for _ in range(5))
 
 
-def jobs_tried(state: FleetState) -> int:
-    """How many jobs have a turn in a full pass: each is tried on free GPUs, lent ones, and around planned starts."""
+def backfill_tests_per_second() -> float:
+    """Jobs that would delay a planned start, each shorter than the one before, so that each has to be tried."""
+    state = fleets.held_for_a_gang(BACKFILL_TESTS)
     turns, next_turn = 0, ShareTree.next
 
     def counted(tree: ShareTree) -> tuple[ShareNode, Turn] | None:
@@ -114,7 +116,9 @@ def jobs_tried(state: FleetState) -> int:
 
     with patch.object(ShareTree, "next", counted):
         plan(state, fleets.NOW_MS)
-    return turns
+    if turns < BACKFILL_TESTS:
+        raise RuntimeError(f"{turns} of {BACKFILL_TESTS} jobs tried: the figure would be of something else")
+    return turns * 1000 / full_pass_ms(state)
 
 
 def decisions(state: FleetState) -> Figures:
@@ -154,8 +158,7 @@ def crowded_100k() -> Figures:
         fleets.thin_out(state, waiting)
         figures[f"full_pass_{waiting // 1000}k_waiting_ms"] = full_pass_ms(state)
         if waiting == max(SIZES_OF_QUEUES):
-            seconds = figures["full_pass_100k_waiting_ms"] / 1000
-            figures["backfill_tests_per_second"] = jobs_tried(state) / seconds
+            figures["backfill_tests_per_second"] = backfill_tests_per_second()
             figures["planned_starts"] = len(state.planned)
             figures |= decisions(state)
     return figures

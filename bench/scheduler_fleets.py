@@ -221,6 +221,21 @@ def one_pool(gpus: int) -> FleetState:
     return state_of(fleet_facts([owner("public")], [hall]))
 
 
+SMALL_POOL_GPUS = 8_000
+
+
+def held_for_a_gang(jobs_behind: int) -> FleetState:
+    """Half of a pool is in use, all of it is promised to a gang after that, and so many jobs would take too long."""
+    state = one_pool(SMALL_POOL_GPUS)
+    planner = Planner(state)
+    for gpus in (SMALL_POOL_GPUS // 2, SMALL_POOL_GPUS):
+        submit(state, [gang("public", gpus)])
+        settle(state, planner)
+    longer = (2 * 3600 + number for number in range(jobs_behind, 0, -1))
+    submit(state, (msgspec.structs.replace(gang("public", 8), time_limit_seconds=seconds) for seconds in longer))
+    return state
+
+
 def gang(queue: str, gpus: int, **fields: Any) -> JobSpec:
     """A job of an hour."""
     return JobSpec(name="gang", queue=queue, script="srun train\n", gpus=gpus, time_limit_seconds=3600, **fields)
