@@ -169,6 +169,22 @@ def test_the_site_s_own_accounts_stand_below_a_job(pumasi: RunCommand, server: C
     assert rows[0] == {"JobID": "41", "State": "FAILED", "TotalCPU": "00:02"}
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"JobID|State\n", "Accounts: the site's accounting has nothing of it, or no longer\n"),
+        (b"what\nis this", "Accounts of ?\n  what  is this\n"),
+    ],
+)
+def test_accounts_that_are_none_and_accounts_that_are_strange(
+    pumasi: RunCommand, server: ContractServer, text: bytes, said: str
+) -> None:
+    data, size = base64.b64encode(text).decode(), len(text)
+    answer = {"data": data, "offset": 0, "next_offset": size, "size": size, "complete": True}
+    server.give("GET /v1/jobs/7/logs", Answer(200, answer), Answer(200, answer | {"data": "", "offset": size}))
+    assert pumasi("job", "7", "--accounts").out.endswith(said)
+
+
 def test_cancel_goes_on_after_a_failure_and_tells_the_first(pumasi: RunCommand, server: ContractServer) -> None:
     server.give("POST /v1/jobs/1/cancel", problem(409, "job-ended", "job 1 has already ended"))
     server.give("POST /v1/jobs/2/cancel", Answer(200, {}))

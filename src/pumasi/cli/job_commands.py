@@ -37,9 +37,16 @@ def job(context: click.Context, number: str, accounts: bool, shape: str, as_json
     _print_fields(_job_fields(found))
     for line in _timeline(found):
         click.echo(line)
-    for row in found.get("accounts", ()):
-        click.echo(f"Accounts of {safe(row.pop('JobID'))}")
-        _print_fields([(f"  {safe(name)}", value) for name, value in row.items()])
+    if accounts:
+        _print_accounts(found["accounts"])
+
+
+def _print_accounts(rows: list[Row]) -> None:
+    if not rows:
+        click.echo("Accounts: the site's accounting has nothing of it, or no longer")
+    for row in rows:
+        click.echo(f"Accounts of {safe(row.get('JobID', '?'))}")
+        _print_fields([(f"  {safe(name)}", value) for name, value in row.items() if name != "JobID"])
 
 
 def _one(text: str) -> int:
