@@ -132,6 +132,22 @@ def test_maintenance_may_ignore_what_runs_and_waits_for_it_to_end() -> None:
     assert fleet.state.occupancy["p"].node_states == {first: NodeState.DRAINED}
 
 
+def test_a_maintenance_that_follows_another_has_its_nodes_drained() -> None:
+    fleet = harness()
+    at_ms = fleet.now_ms
+    for name, start_ms in (("later", at_ms + 1_000_000), ("sooner", at_ms)):
+        made = MakeReservation(
+            by="op", name=name, purpose=MAINTENANCE, pool="p", node_indices=(0,), start_ms=start_ms,
+            duration_seconds=1000,
+        )  # fmt: skip
+        assert fleet.reserve(made) is None
+    fleet.tick()
+    fleet.wait(1000)
+    fleet.tick()
+    assert list(fleet.state.advance_reservations) == ["later"]
+    assert fleet.state.occupancy["p"].node_states == {0: NodeState.DRAINED}
+
+
 def test_a_node_out_of_work_can_be_under_maintenance_and_stays_out_after_it() -> None:
     fleet = harness()
     fleet.set_node("p", 3, NodeState.DOWN)

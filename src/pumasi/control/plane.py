@@ -207,7 +207,7 @@ class ControlPlane:
         now_ms = self.now_ms()
         if now_ms >= self._nobody_silent_before_ms:
             self._stage(self._silent_sites(now_ms))
-        for record in list(self.state.advance_reservations.values()):
+        for record in reservation_commands.in_turn(self.state):
             self._stage(reservation_commands.due(self.state, record, now_ms))
         self._planning_ms = now_ms
         return partial(plan, self.state, now_ms, self._planner) if self._may_plan_anything() else partial(Plan, (), {})

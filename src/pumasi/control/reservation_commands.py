@@ -114,6 +114,11 @@ def delete(state: FleetState, command: DeleteReservation, now_ms: int) -> Answer
 # --- when its time comes ---------------------------------------------------------------------------------------------
 
 
+def in_turn(state: FleetState) -> list[AdvanceRecord]:
+    """All reservations, those that may begin last: their nodes may still be held by one that ends."""
+    return sorted(state.advance_reservations.values(), key=lambda each: each.state is AdvanceReservationState.SCHEDULED)
+
+
 def due(state: FleetState, record: AdvanceRecord, now_ms: int) -> tuple[Event, ...]:
     """What follows for a reservation now: it begins or ends, or nothing."""
     declared = record.declared

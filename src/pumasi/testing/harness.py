@@ -94,7 +94,7 @@ class Harness:
         return None
 
     def _settle_advance(self) -> None:
-        for record in list(self.state.advance_reservations.values()):
+        for record in reservation_commands.in_turn(self.state):
             for event in reservation_commands.due(self.state, record, self.now_ms):
                 self.record(event)
 
