@@ -12,7 +12,15 @@ from typing import Any
 
 from msgspec import MsgspecError, Struct, field
 
-from pumasi.control import commands, job_commands, people_commands, plan_command, reservation_commands, site_commands
+from pumasi.control import (
+    commands,
+    job_commands,
+    people_commands,
+    plan_command,
+    reservation_commands,
+    reservation_times,
+    site_commands,
+)
 from pumasi.control.decisions import Answer
 from pumasi.control.mailboxes import Mailboxes
 from pumasi.control.refusals import Refusal
@@ -207,8 +215,8 @@ class ControlPlane:
         now_ms = self.now_ms()
         if now_ms >= self._nobody_silent_before_ms:
             self._stage(self._silent_sites(now_ms))
-        for record in reservation_commands.in_turn(self.state):
-            self._stage(reservation_commands.due(self.state, record, now_ms))
+        for record in reservation_times.in_turn(self.state):
+            self._stage(reservation_times.due(self.state, record, now_ms))
         self._planning_ms = now_ms
         return partial(plan, self.state, now_ms, self._planner) if self._may_plan_anything() else partial(Plan, (), {})
 

@@ -55,9 +55,14 @@ class CpuArch(StrEnum):
     ARM64 = "arm64"
 
 
+def gpus_of(parts: int) -> int:
+    """An amount in parts of a GPU as GPUs, rounded up."""
+    return -(-parts // PARTS_PER_GPU)
+
+
 def whole_gpus(parts: Iterable[int]) -> list[int]:
     """Amounts in parts of a GPU as GPUs: the sum up to each is rounded up, so that together they are what they were."""
-    sums = [-(-total // PARTS_PER_GPU) for total in accumulate(parts)]
+    sums = map(gpus_of, accumulate(parts))
     return [total - before for before, total in pairwise((0, *sums))]
 
 

@@ -6,7 +6,7 @@ Every plan is linted before it is applied, every state is checked after; a findi
 from collections.abc import Iterable
 from typing import Any
 
-from pumasi.control import reservation_commands
+from pumasi.control import reservation_commands, reservation_times
 from pumasi.control.commands import MakeReservation
 from pumasi.control.refusals import Refusal
 from pumasi.events import facts
@@ -94,8 +94,8 @@ class Harness:
         return None
 
     def _settle_advance(self) -> None:
-        for record in reservation_commands.in_turn(self.state):
-            for event in reservation_commands.due(self.state, record, self.now_ms):
+        for record in reservation_times.in_turn(self.state):
+            for event in reservation_times.due(self.state, record, self.now_ms):
                 self.record(event)
 
     def wait(self, seconds: int) -> None:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from pumasi.control.views.times import moment
 from pumasi.events.facts import NodeState
-from pumasi.model.fleet import Owner, OwnerKind, Stage, whole_gpus
+from pumasi.model.fleet import Owner, OwnerKind, Stage, gpus_of, whole_gpus
 from pumasi.model.hostlist import node_name
 from pumasi.model.ids import JobId, OwnerId, PoolId, SiteId
 from pumasi.state.fleet_state import FleetState
@@ -392,7 +392,7 @@ def _total_book(state: FleetState, owner: OwnerId, accounts: Mapping[PoolId, Acc
         declared = state.pools[pool].declared
         parts.update({name: declared.parts(getattr(account, name)) for name in BookRow.__struct_fields__[1:]})
     home, lent, promised, idle = whole_gpus(parts[name] for name in ("home", "lent", "promised", "idle"))
-    ((entitled,), (borrowed,)) = (whole_gpus((parts[name],)) for name in ("entitled", "borrowed"))
+    entitled, borrowed = gpus_of(parts["entitled"]), gpus_of(parts["borrowed"])
     return BookRow(owner, entitled, home + lent + promised + idle, home, lent, promised, borrowed, idle)
 
 
@@ -418,8 +418,7 @@ def _uses(state: FleetState, pools: Iterable[PoolId]) -> list[int]:
 
 def _lent_gpus(state: FleetState) -> int:
     lent = ((pool, account.lent) for pool, books in state.books.items() for account in books.values())
-    (gpus,) = whole_gpus((sum(state.pools[pool].declared.parts(gpus) for pool, gpus in lent),))
-    return gpus
+    return gpus_of(sum(state.pools[pool].declared.parts(gpus) for pool, gpus in lent))
 
 
 def _down_gpus(occupancy: Occupancy, stage: Stage) -> int:

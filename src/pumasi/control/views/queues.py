@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from pumasi.model.fleet import whole_gpus
+from pumasi.model.fleet import gpus_of
 from pumasi.model.ids import PoolId, QueueId, queue_owner
 from pumasi.scheduler.shares import Shares
 from pumasi.state.fleet_state import FleetState
@@ -63,18 +63,17 @@ def queue_row(state: FleetState, shares: Shares, queue: QueueId) -> QueueRow:
         },
         in_use=dict(record.in_use),
         gpus_in_use=record.gpus_in_use,
-        gpus_nominal=_whole_gpus(state, {pool: quota.nominal for pool, quota in declared.quotas.items()}),
+        gpus_nominal=_gpus_in_all(state, {pool: quota.nominal for pool, quota in declared.quotas.items()}),
         fair_share=fair_share,
-        gpus_fair_share=_whole_gpus(state, fair_share),
+        gpus_fair_share=_gpus_in_all(state, fair_share),
         dominant_permille=_dominant_permille(state, queue),
         jobs_waiting=len(record.waiting),
         past_gpu_milliseconds=record.past_gpu_milliseconds,
     )
 
 
-def _whole_gpus(state: FleetState, by_pool: dict[PoolId, int]) -> int:
-    (gpus,) = whole_gpus((sum(state.pools[pool].declared.parts(amount) for pool, amount in by_pool.items()),))
-    return gpus
+def _gpus_in_all(state: FleetState, by_pool: dict[PoolId, int]) -> int:
+    return gpus_of(sum(state.pools[pool].declared.parts(gpus) for pool, gpus in by_pool.items()))
 
 
 def _dominant_permille(state: FleetState, queue: QueueId) -> int:
