@@ -31,7 +31,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 # --- what users type -------------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(VENV)/.runtime ## the whole fleet on this machine, one village custom, three minutes (KEEP=1 leaves it running)
+demo: $(VENV)/.runtime ## the whole fleet on this machine, one village custom, two minutes (KEEP=1 leaves it running)
 	@echo "demo: starting Pumasi on the Korean plan"
 	@$(BIN)/pumasi demo $(if $(filter 1,$(KEEP)),--keep)
 
