@@ -1,5 +1,7 @@
 """Who holds which GPUs, and what is free because of it: checked against a table of every single GPU."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -7,11 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pumasi.events.facts import NodeState
 from pumasi.model.jobs import Span
-from pumasi.state.freemap import FreeMap
+from pumasi.state.freemap import Beyond, FreeMap
 from pumasi.state.occupancy import NOBODY, Occupancy
 
 NODES, GPUS, IN_RACK = 11, 4, 3
 FULL = (1 << GPUS) - 1
+CPUS, MEMORY_MIB = 6, 50  # of a node: a GPU's share of either is no whole number
 
 
 class Tables(RuleBasedStateMachine):
@@ -19,7 +22,7 @@ class Tables(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.occupancy = Occupancy(NODES, GPUS, IN_RACK, 2, in_service=True)
+        self.occupancy = Occupancy(NODES, GPUS, IN_RACK, 2, 1, CPUS, MEMORY_MIB, in_service=True)
         self.holder: dict[tuple[int, int], int] = {}
         self.reserved: list[tuple[Span, ...]] = []
         self.jobs: dict[int, tuple[Span, ...]] = {}
@@ -31,10 +34,39 @@ class Tables(RuleBasedStateMachine):
     def is_free(self, node: int, gpu: int) -> bool:
         return not (node in self.down or (node, gpu) in self.holder or self.is_reserved(node, gpu))
 
-    @rule(first=st.integers(0, NODES - 1), nodes=st.integers(1, 4), mask=st.sampled_from((FULL, FULL, 1, 6, 8)))
-    def occupy(self, first: int, nodes: int, mask: int) -> None:
-        spans = (Span(first, nodes, mask),)
-        if first + nodes <= NODES and all(self.is_free(*gpu) for gpu in gpus_of(spans)):
+    def left(self, node: int) -> tuple[Fraction, Fraction]:
+        """CPUs and MiB of a node that nobody has, and that do not come with GPUs that nobody may have now."""
+        kept = sum(not self.is_free(node, gpu) and (node, gpu) not in self.holder for gpu in range(GPUS))
+        cpus, memory_mib = Fraction((GPUS - kept) * CPUS, GPUS), Fraction((GPUS - kept) * MEMORY_MIB, GPUS)
+        for span in (span for spans in self.jobs.values() for span in spans):
+            if span.first <= node < span.first + span.nodes:
+                cpus -= span.cpus or Fraction(span.gpu_mask.bit_count() * CPUS, GPUS)
+                memory_mib -= span.memory_mib or Fraction(span.gpu_mask.bit_count() * MEMORY_MIB, GPUS)
+        return cpus, memory_mib
+
+    def has_rest(self, span: Span, node: int) -> bool:
+        """True if a node has the CPUs and the memory for a span."""
+        cpus, memory_mib = self.left(node)
+        gpus = span.gpu_mask.bit_count()
+        return cpus >= (span.cpus or Fraction(gpus * CPUS, GPUS)) and memory_mib >= (
+            span.memory_mib or Fraction(gpus * MEMORY_MIB, GPUS)
+        )
+
+    @rule(
+        first=st.integers(0, NODES - 1),
+        nodes=st.integers(1, 4),
+        mask=st.sampled_from((FULL, FULL, 1, 6, 8, 0)),
+        cpus=st.sampled_from((0, 0, 1, 2, 4)),
+        memory_mib=st.sampled_from((0, 0, 1, 13, 40)),
+    )
+    def occupy(self, first: int, nodes: int, mask: int, cpus: int, memory_mib: int) -> None:
+        spans = (Span(first, nodes, mask, cpus, memory_mib),)
+        nodes_of_it = range(first, first + nodes)
+        if (
+            first + nodes <= NODES
+            and all(self.is_free(*gpu) for gpu in gpus_of(spans))
+            and all(self.has_rest(spans[0], node) for node in nodes_of_it)
+        ):
             job = len(self.jobs) + len(self.holder) + 1
             while job in self.jobs:
                 job += 1
@@ -84,6 +116,18 @@ class Tables(RuleBasedStateMachine):
             assert self.occupancy.jobs_on(node) == sorted(held)
         assert self.occupancy.used_gpus == len(self.holder)
         assert self.occupancy.capacity_gpus == sum(self.capacity(node) for node in range(NODES))
+
+    @invariant()
+    def the_notes_agree(self) -> None:
+        free = self.occupancy.free
+        for node in range(NODES):
+            noted = free.beyond.get(node, Beyond())
+            here = [span for spans in self.jobs.values() for span in spans
+                    if span.first <= node < span.first + span.nodes]  # fmt: skip
+            above = [(span.cpus * GPUS - span.gpu_mask.bit_count() * CPUS) * (span.cpus > 0) for span in here]
+            assert noted.cpu_parts == sum(above)
+            assert bool(noted.jobs) == bool(free.tight >> node & 1)
+            assert (noted != Beyond()) == bool(free.noted >> node & 1) == (node in free.beyond)
 
     def capacity(self, node: int) -> int:
         if self.down.get(node) is NodeState.DRAINED:

@@ -146,11 +146,16 @@ def not_again(spec: JobSpec, pool: PoolId) -> JobSpec:
 
 
 class Span(Struct, frozen=True, array_like=True, gc=False):
-    """`nodes` neighbouring nodes of a pool from index `first`, on each the same GPUs (`gpu_mask`, bit i = GPU i)."""
+    """`nodes` neighbouring nodes of a pool from index `first`, on each the same GPUs (`gpu_mask`, bit i = GPU i).
+
+    `cpus` and `memory_mib`: what it has of each node beside them; 0: the share of its GPUs.
+    """
 
     first: int
     nodes: int
     gpu_mask: int
+    cpus: int = 0
+    memory_mib: int = 0
 
     @property
     def gpus(self) -> int:

@@ -2,7 +2,8 @@
 
 A gang that asks to be spread stands in as many racks as can be instead.
 
-Counts decide, nodes are only looked at once it is known that they fit. Ties go to the lowest index.
+Counts decide, nodes are only looked at once it is known that they fit. Ties go to the lowest index. Nodes that lack
+CPUs or memory for the job are as good as full; unless somebody takes more than the share of its GPUs, none does.
 """
 
 from collections.abc import Iterator
@@ -10,13 +11,45 @@ from functools import lru_cache
 
 from pumasi.model.jobs import Level, Span
 from pumasi.scheduler.shapes import Need
-from pumasi.state.freemap import FreeMap, lowest
+from pumasi.state.freemap import FreeMap, indices, lowest
 
 Pick = tuple[int, int]  # a rack and how many segments are taken from it
 
 
 def find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
     """Where the gang sits best, or None if it fits nowhere. `free` is not changed."""
+    if not need.each:
+        return _beside_gpus(free, need)
+    spans = _find(with_rest(free, need), need)
+    return asking(spans, need) if spans and (need.cpus or need.memory_mib) else spans
+
+
+def with_rest(free: FreeMap, need: Need) -> FreeMap:
+    """The free GPUs on nodes that have CPUs and memory for the need as well, to read."""
+    if not (free.tight or need.cpus or need.memory_mib):
+        return free
+    short = free.short(roomy(free, need.each), need.each, need.cpus, need.memory_mib)
+    if not short:
+        return free
+    rest = free.branch()
+    rest.take_free(Span(node, 1, free.full_mask) for node in indices(short))
+    return rest
+
+
+def asking(spans: tuple[Span, ...], need: Need) -> tuple[Span, ...]:
+    """The spans with the CPUs and the memory that the job takes beside its GPUs."""
+    return tuple([Span(span.first, span.nodes, span.gpu_mask, need.cpus, need.memory_mib) for span in spans])
+
+
+def _beside_gpus(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
+    """A node for CPUs and memory alone: the one with the fewest free GPUs that has enough left beside their share."""
+    everywhere = (1 << free.nodes) - 1
+    roomy_nodes = indices(everywhere & ~free.short(everywhere, 0, need.cpus, need.memory_mib))
+    node = min(roomy_nodes, key=lambda node: (free.masks[node].bit_count(), node), default=None)
+    return None if node is None else asking((Span(node, 1, 0),), need)
+
+
+def _find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
     if free.free_gpus < need.gpus:
         return None
     if need.nodes == 1:
@@ -225,7 +258,7 @@ def rest_of(free: FreeMap, spans: tuple[Span, ...]) -> tuple[Span, ...]:
 
 
 def merged(pieces: list[Span]) -> tuple[Span, ...]:
-    """Neighbouring spans with equal masks joined; `pieces` in order of nodes."""
+    """Neighbouring spans with equal masks joined; `pieces` in order of nodes, with no more than their GPUs' share."""
     spans: list[Span] = []
     for piece in pieces:
         if spans and spans[-1].first + spans[-1].nodes == piece.first and spans[-1].gpu_mask == piece.gpu_mask:

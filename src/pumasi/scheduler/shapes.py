@@ -10,7 +10,8 @@ class Need(Struct, frozen=True):
     """A gang in a pool: `nodes` nodes with `each` GPUs on every one, within one `level` if `required`.
 
     `segment` > 1: the gang comes in groups of that many nodes, each group within one rack. `spread`: in as many racks
-    as can be, rather than in as few.
+    as can be, rather than in as few. `cpus` and `memory_mib`: what it takes of each node beside the GPUs; 0: the share
+    of its GPUs.
     """
 
     nodes: int
@@ -19,6 +20,8 @@ class Need(Struct, frozen=True):
     required: bool = False
     segment: int = 1
     spread: bool = False
+    cpus: int = 0
+    memory_mib: int = 0
 
     @property
     def gpus(self) -> int:

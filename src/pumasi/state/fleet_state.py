@@ -79,6 +79,8 @@ class FleetState:
             declared.nodes_per_rack,
             declared.racks_per_block,
             declared.slices_per_gpu,
+            declared.cpus_per_node,
+            declared.memory_mib_per_node,
             in_service=self.pools[pool].stage is Stage.IN_SERVICE,
         )
         self.occupancy[pool] = occupancy

@@ -3,38 +3,69 @@
 Nodes are filed by how many free GPUs they have, each file an integer used as a bitset (bit i = node i). Integers are
 immutable, so a branch shares them, and marking a thousand neighbouring whole nodes is one operation. Racks and blocks
 keep a count of wholly free nodes; racks are filed by it. What the counts cannot hold is never searched.
+
+A free GPU comes with its share of the node's CPUs and memory. Only where somebody takes more than the share of its
+GPUs can they be short; what is taken above or below it is noted node by node, and nothing is noted of anybody else.
 """
 
 from array import array
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from pumasi.model.jobs import Span
 
 _NARROW_GPUS = 16  # a node with more has wide masks
 
 
+class Beyond(NamedTuple):
+    """What is taken above the share of GPUs, or below it if negative, in parts: of one CPU or MiB there are as many as
+    a node has GPUs, so that the share of a GPU is a whole number of them. `jobs`: how many take more than their share.
+    """
+
+    cpu_parts: int = 0
+    memory_parts: int = 0
+    jobs: int = 0
+
+
+_NOTHING = Beyond()
+
+
 class FreeMap:
     """Free GPUs of one pool. `masks[i]`: free GPUs of node i (bit j = GPU j); GPUs out of service count as not free.
 
-    In a pool that is cut they are slices, `slices_per_gpu` neighbours on each GPU.
+    In a pool that is cut they are slices, `slices_per_gpu` neighbours on each GPU. `cpus_per_node` and
+    `memory_mib_per_node`: 0 where they are not counted. `beyond`: by node, what is taken of them above or below the
+    share of GPUs. `noted`: the nodes in it, and `tight`: those where a job takes more than its share, as bitsets.
     """
 
     __slots__ = (
+        "beyond",
         "block_whole",
         "by_free",
+        "cpus_per_node",
         "free_gpus",
         "gpus_per_node",
         "masks",
+        "memory_mib_per_node",
         "nodes",
         "nodes_per_rack",
+        "noted",
         "rack_whole",
         "racks_by_whole",
         "racks_per_block",
         "slices_per_gpu",
+        "tight",
     )
 
     def __init__(
-        self, nodes: int, gpus_per_node: int, nodes_per_rack: int, racks_per_block: int, slices_per_gpu: int = 1
+        self,
+        nodes: int,
+        gpus_per_node: int,
+        nodes_per_rack: int,
+        racks_per_block: int,
+        slices_per_gpu: int = 1,
+        cpus_per_node: int = 0,
+        memory_mib_per_node: int = 0,
     ) -> None:
         racks = -(-nodes // nodes_per_rack)
         self.nodes = nodes
@@ -42,6 +73,11 @@ class FreeMap:
         self.nodes_per_rack = nodes_per_rack
         self.racks_per_block = racks_per_block
         self.slices_per_gpu = slices_per_gpu
+        self.cpus_per_node = cpus_per_node
+        self.memory_mib_per_node = memory_mib_per_node
+        self.beyond: dict[int, Beyond] = {}
+        self.noted = 0
+        self.tight = 0
         self.free_gpus = 0
         self.masks = no_masks(nodes, gpus_per_node)
         self.by_free = [0] * (gpus_per_node + 1)
@@ -62,6 +98,10 @@ class FreeMap:
         twin.nodes_per_rack = self.nodes_per_rack
         twin.racks_per_block = self.racks_per_block
         twin.slices_per_gpu = self.slices_per_gpu
+        twin.cpus_per_node = self.cpus_per_node
+        twin.memory_mib_per_node = self.memory_mib_per_node
+        twin.beyond = self.beyond.copy()
+        twin.noted, twin.tight = self.noted, self.tight
         twin.free_gpus = self.free_gpus
         twin.masks = self.masks[:]
         twin.by_free = self.by_free[:]
@@ -71,8 +111,10 @@ class FreeMap:
         return twin
 
     def take(self, span: Span) -> None:
-        """Mark the span's GPUs as not free. All of them must be free."""
+        """Mark the span's GPUs as not free, and note what it has beside them. All of them must be free."""
         wanted = span.gpu_mask
+        if span.cpus or span.memory_mib:
+            self.note(span)
         if span.nodes == 1:
             mask = self.masks[span.first]
             assert mask & wanted == wanted, f"node {span.first}: GPUs {wanted:b} asked, {mask:b} free"
@@ -83,18 +125,21 @@ class FreeMap:
             self._refile(first, nodes, mask, mask & ~wanted)
 
     def take_free(self, spans: Iterable[Span]) -> None:
-        """Mark what is free of these GPUs as not free."""
+        """Mark what is free of these GPUs as not free, each with its share of the rest."""
         for span in spans:
-            if self.free_in(span):
-                self.take(span)
+            bare = Span(span.first, span.nodes, span.gpu_mask)
+            if self._are_free(bare):
+                self.take(bare)
                 continue
             for node in range(span.first, span.first + span.nodes):
                 if mask := span.gpu_mask & self.masks[node]:
                     self.take(Span(node, 1, mask))
 
     def give(self, span: Span) -> None:
-        """Mark the span's GPUs as free. None of them may be free already."""
+        """Mark the span's GPUs as free, and forget what it had beside them. None of them may be free already."""
         given = span.gpu_mask
+        if span.cpus or span.memory_mib:
+            self.note(span, -1)
         if span.nodes == 1:
             mask = self.masks[span.first]
             assert not mask & given, f"node {span.first}: GPUs {given:b} given back, {mask:b} free"
@@ -105,10 +150,15 @@ class FreeMap:
             self._refile(first, nodes, mask, mask | given)
 
     def free_in(self, span: Span) -> bool:
-        """True if the span lies in the pool and every GPU of it is free."""
-        wanted = span.gpu_mask
+        """True if the span lies in the pool, and every GPU of it is free with what the span has beside it."""
         if span.first < 0 or span.first + span.nodes > self.nodes:
             return False
+        return self._are_free(span) and not self.short(
+            ((1 << span.nodes) - 1) << span.first, span.gpu_mask.bit_count(), span.cpus, span.memory_mib
+        )
+
+    def _are_free(self, span: Span) -> bool:
+        wanted = span.gpu_mask
         if span.nodes == 1:
             return self.masks[span.first] & wanted == wanted
         return all(mask & wanted == wanted for _, _, mask in self._runs(span))
@@ -123,9 +173,64 @@ class FreeMap:
             yield first + start, stop - start, masks[start]
             start = stop
 
+    # --- CPUs and memory ---------------------------------------------------------------------------------------------
+
+    def note(self, span: Span, sign: int = 1) -> None:
+        """Note what a span takes above or below its share on each of its nodes or, with `sign` -1, forget it."""
+        cpus, memory, _ = more = self.above_share(span.gpu_mask.bit_count(), span.cpus, span.memory_mib)
+        for node in range(span.first, span.first + span.nodes) if more != _NOTHING else ():
+            had = self.beyond.get(node, _NOTHING)
+            now = Beyond(had.cpu_parts + sign * cpus, had.memory_parts + sign * memory, had.jobs + sign * more.jobs)
+            self.beyond[node] = now
+            self.noted |= 1 << node
+            self.tight = self.tight | 1 << node if now.jobs else self.tight & ~(1 << node)
+            if now == _NOTHING:
+                del self.beyond[node]
+                self.noted ^= 1 << node
+
+    def above_share(self, gpus: int, cpus: int, memory_mib: int) -> Beyond:
+        """What a job takes on a node beyond the share of its GPUs there; 0 CPUs or MiB: no more than that."""
+        parts = self.gpus_per_node
+        cpu_parts = cpus * parts - gpus * self.cpus_per_node if cpus and self.cpus_per_node else 0
+        memory_parts = (
+            memory_mib * parts - gpus * self.memory_mib_per_node if memory_mib and self.memory_mib_per_node else 0
+        )
+        return Beyond(cpu_parts, memory_parts, int(cpu_parts > 0 or memory_parts > 0))
+
+    def short(self, among: int, gpus: int, cpus: int, memory_mib: int) -> int:
+        """Those of some nodes that have too few CPUs or too little memory left for so much beside so many free GPUs.
+
+        Nodes are bitsets. Few need be looked at: where all take their share at most, so can one more; and where nothing
+        is noted, what is left goes by the count of free GPUs.
+        """
+        more, found, looked_at = self.above_share(gpus, cpus, memory_mib), 0, among & self.tight
+        if more.jobs:
+            found, looked_at = self._short_by_count(among & ~self.noted, gpus, more), among & self.noted
+        for node in indices(looked_at):
+            cpu_parts, memory_parts, _ = self.beyond.get(node, _NOTHING)
+            others = self.masks[node].bit_count() - gpus  # what these come with can be taken
+            if (
+                cpu_parts + more.cpu_parts > others * self.cpus_per_node
+                or memory_parts + more.memory_parts > others * self.memory_mib_per_node
+            ):
+                found |= 1 << node
+        return found
+
+    def _short_by_count(self, among: int, gpus: int, more: Beyond) -> int:
+        """Those of some nodes on which nothing is noted that have too few free GPUs to take so much more from."""
+        per_node = ((more.cpu_parts, self.cpus_per_node), (more.memory_parts, self.memory_mib_per_node))
+        spared = max(-(-parts // each) for parts, each in per_node if each)
+        for file in self.by_free[gpus + spared :]:
+            among &= ~file
+        return among
+
+    # --- counts ------------------------------------------------------------------------------------------------------
+
     def _refile(self, first: int, nodes: int, old: int, new: int) -> None:
         """Move neighbouring nodes that all had mask `old` to mask `new`, with every counter."""
         was, now, bits = old.bit_count(), new.bit_count(), ((1 << nodes) - 1) << first
+        if was == now:
+            return  # CPUs and memory alone
         if was:
             self.by_free[was] ^= bits
         if now:
@@ -168,6 +273,13 @@ def _run_end(masks: "array[int]", start: int) -> int:
     while stop < count and masks[stop] == value:
         stop += 1
     return stop
+
+
+def indices(bits: int) -> Iterator[int]:
+    """The indices of all set bits, from the lowest."""
+    while bits:
+        yield lowest(bits)
+        bits &= bits - 1
 
 
 def lowest(bits: int) -> int:

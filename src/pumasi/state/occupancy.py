@@ -29,10 +29,14 @@ class Occupancy:
         nodes_per_rack: int,
         racks_per_block: int,
         slices_per_gpu: int = 1,
+        cpus_per_node: int = 0,
+        memory_mib_per_node: int = 0,
         *,
         in_service: bool,
     ) -> None:
-        self.free = FreeMap(nodes, gpus_per_node, nodes_per_rack, racks_per_block, slices_per_gpu)
+        self.free = FreeMap(
+            nodes, gpus_per_node, nodes_per_rack, racks_per_block, slices_per_gpu, cpus_per_node, memory_mib_per_node
+        )
         self.used = no_masks(nodes, gpus_per_node)
         self.reserved = no_masks(nodes, gpus_per_node)
         self.node_states: dict[int, NodeState] = {}  # only nodes that are not up
@@ -135,6 +139,7 @@ class Occupancy:
         if not (held or self.node_states):
             self.free.give(span)
             return
+        self.free.note(span, -1)
         for node in range(first, first + nodes):
             if self.node_state(node) is NodeState.DRAINED:
                 self.capacity_gpus -= span.gpu_mask.bit_count()
