@@ -87,6 +87,16 @@ class Bench:
         self.plane = ControlPlane(self.clock)
         self.plan = small_plan()
 
+    @classmethod
+    def ready(cls) -> "Bench":
+        """The small fleet, applied and with both agents enrolled."""
+        bench = cls()
+        result = bench.do(ApplyPlan(by="root", plan=bench.plan, as_of="2026-11-25"))
+        assert not isinstance(result, Refusal), result
+        for site in ("north-dc", "south-dc"):
+            bench.enrol(site)
+        return bench
+
     def do(self, command: object) -> object:
         result = self.plane.execute(command)  # type: ignore[arg-type]
         self.plane.flush(self.log)
@@ -106,13 +116,8 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Bench:
-    """The small fleet, applied and with both agents enrolled."""
-    bench = Bench()
-    result = bench.do(ApplyPlan(by="root", plan=bench.plan, as_of="2026-11-25"))
-    assert not isinstance(result, Refusal), result
-    for site in ("north-dc", "south-dc"):
-        bench.enrol(site)
-    return bench
+    """A bench of each test's own."""
+    return Bench.ready()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from pumasi.model.reservations import ReservationPurpose
 from pumasi.protocol.messages import RunEnded, RunKey, RunStarted
 from pumasi.scheduler.reasons import ReasonCode
 from pumasi.state.snapshot import digest
+from tests.control.conftest import Bench
 
 
 def started(bench, job, site="north-dc"):
@@ -47,6 +48,19 @@ def test_a_job_runs_and_ends_in_the_archive(bench, spec):
     ended(bench, job)
     assert bench.plane.state.jobs == {}
     assert archived(bench, job).state is JobState.SUCCEEDED
+
+
+def test_an_array_is_its_jobs_in_however_many_calls_it_comes(bench, spec):
+    array = tuple(spec(name=f"task-{number}", gpus=gpus) for number, gpus in enumerate((8, 2, 16, 8, 4)))
+    before = bench.plane.seq
+    for part in (array[:2], array[2:]):
+        bench.do(SubmitJobs(by="kim", specs=part))
+    bench.cycle()
+    in_parts = [event for _, event in bench.log.read(before)]
+    whole = Bench.ready()
+    whole.do(SubmitJobs(by="kim", specs=array))
+    whole.cycle()
+    assert [event for _, event in whole.log.read(before)] == in_parts
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pumasi.control.commands import MakeReservation
-from pumasi.events.facts import Event, LinkState, NodeState, OwnerDeclared, SiteConnected, SiteSilent
+from pumasi.events.facts import (
+    AdvanceReservationMade,
+    Event,
+    LinkState,
+    NodeState,
+    OwnerDeclared,
+    SiteConnected,
+    SiteSilent,
+)
 from pumasi.model.calendar import day_name, day_of
 from pumasi.model.fleet import (
     CalendarWindow,
@@ -222,9 +230,10 @@ def change_fleet(harness: Harness, step: Step) -> None:
             harness.set_power(list(harness.state.sites)[which % len(harness.state.sites)], kilowatts, 60)
         case ("reserve", which, purpose, queue, nodes, wait_seconds, seconds):
             pool_id = list(harness.state.pools)[which % len(harness.state.pools)]
+            made = sum(isinstance(fact, AdvanceReservationMade) for fact in harness.log)
             harness.reserve(
                 MakeReservation(
-                    by="op", name=f"r{harness.state.seq}", purpose=purpose, pool=pool_id, nodes=nodes, queue=queue,
+                    by="op", name=f"r{made}", purpose=purpose, pool=pool_id, nodes=nodes, queue=queue,
                     start_ms=harness.now_ms + wait_seconds * 1000, duration_seconds=seconds,
                 )
             )  # fmt: skip

@@ -1,14 +1,15 @@
 """Preemption inside an owner: who may stop whom, that nobody is stopped for nothing, and that it comes to an end."""
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pumasi.events.facts import ReservationMade, StopOrdered
-from pumasi.model.fleet import Preemption, Queue, Quota
-from pumasi.model.jobs import JobState, Level, StopCause, Topology
+from pumasi.events.facts import AttemptEnded, ReservationMade, StopOrdered
+from pumasi.model.fleet import Policy, Preemption, Queue, Quota
+from pumasi.model.jobs import JobState, Level, Outcome, StopCause, Topology
 from pumasi.scheduler.check import lint
 from pumasi.scheduler.plan import Plan, plan
 from pumasi.testing.builders import fleet_facts, owner, pool
@@ -17,10 +18,11 @@ from pumasi.testing.harness import Harness
 FACTORY = Queue(id="ant/factory", preemption=Preemption.LOWER_PRIORITY)
 
 
-def harness(*queues: Queue, gpus: int = 32, **contract: Any) -> Harness:
+def harness(*queues: Queue, gpus: int = 32, policy: Policy | None = None, **contract: Any) -> Harness:
     """Ant owns a pool, and lends to bee; nodes have 8 GPUs, racks 4 nodes."""
     owners = [owner("ant", 100, **({"notice_seconds": 60} | contract)), owner("bee")]
-    return Harness(fleet_facts(owners, [pool("p", {"ant": gpus})], queues or (FACTORY, Queue(id="ant/lab"))))
+    queues = queues or (FACTORY, Queue(id="ant/lab"))
+    return Harness(fleet_facts(owners, [pool("p", {"ant": gpus})], queues, policy=policy))
 
 
 def stopped(made: Plan) -> list[int]:
@@ -139,6 +141,28 @@ def test_two_claims_at_once_stop_two_and_not_more() -> None:
         assert stopped(fleet.tick()) == victims[1:2]
 
 
+def test_who_has_made_room_often_enough_is_left_alone() -> None:
+    """Also by the judge: the job that made room twice for whatever came runs to its end."""
+    fleet = harness(gpus=8, policy=Policy(preemption_limit=2))
+    (victim,) = filled(fleet, 0)
+    for _ in range(2):
+        claimant = fleet.submit("ant/factory", 8, priority=1)
+        assert stopped(fleet.tick()) == [victim]
+        fleet.wait(60)
+        fleet.tick()
+        fleet.end(claimant)
+        fleet.tick()
+    fleet.submit("ant/factory", 8, priority=1)
+    assert stopped(fleet.tick()) == []
+    good = plan(fleet.state, fleet.now_ms)
+    stop = StopOrdered(
+        at_ms=fleet.now_ms, job=victim, attempt=3, cause=StopCause.PREEMPT, kill_at_ms=fleet.now_ms + 60_000,
+        claimant=claimant + 1,
+    )  # fmt: skip
+    findings = lint(fleet.state, Plan((stop,), good.reasons), fleet.now_ms)
+    assert any("preempted again after 2 times" in finding for finding in findings)
+
+
 def test_the_judge_finds_the_wrong_victim() -> None:
     fleet = harness()
     important, *_ = filled(fleet, 9, 0, 0)
@@ -182,3 +206,30 @@ def test_it_comes_to_an_end(batches: list[list[tuple[str, int, int]]], *, whole:
     fleet.wait(60)
     assert stopped(fleet.tick()) == []
     assert not fleet.state.reservations
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batches=st.lists(st.lists(works, min_size=1, max_size=6), min_size=4, max_size=12),
+    limit=st.integers(0, 3),
+    lends=st.booleans(),
+)
+def test_nobody_is_preempted_more_often_than_the_policy_says(
+    batches: list[list[tuple[str, int, int]]], limit: int, *, lends: bool
+) -> None:
+    """However much of higher priority arrives; what an owner takes back from its borrowers is not counted."""
+    root = Queue(id="ant", preemption=Preemption.LOWER_PRIORITY)
+    queues = (root, Queue(id="ant/factory"), Queue(id="ant/factory/line"), Queue(id="ant/lab"))
+    fleet = harness(*queues, policy=Policy(preemption_limit=limit))
+    for batch in batches:
+        for queue, gpus, priority in batch:
+            fleet.submit(queue, gpus, priority=priority, time_limit_seconds=600)
+        if lends:
+            fleet.submit("bee", 8)
+        fleet.tick()
+        fleet.wait(70)
+    ends = Counter(
+        fact.job for fact in fleet.log if isinstance(fact, AttemptEnded) and fact.outcome is Outcome.PREEMPTED
+    )
+    event(f"at most {max(ends.values(), default=0)} times, {limit} allowed")
+    assert max(ends.values(), default=0) <= limit

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pumasi.events import facts
 from pumasi.events.codec import decode, encode
 from pumasi.events.facts import Event
+from pumasi.model.fleet import Queue
 from pumasi.model.ids import JobId
 from pumasi.model.jobs import StopCause
 from pumasi.state import snapshot
-from pumasi.testing.builders import state_of
+from pumasi.testing.builders import owner, state_of
 from pumasi.testing.harness import Harness
 from tests.scheduler.fleets import Step, fleets, jobs, play, steps
 
@@ -128,6 +129,18 @@ def renamed(body: bytes) -> bytes:
         for end in (b'"', b"/"):
             body = body.replace(b'"' + name.encode() + end, b'"' + other.encode() + end)
     return body
+
+
+@plays
+@given(fleet=fleets(), story=stories)
+def test_those_who_want_nothing_change_nothing(fleet: list[Event], story: list[Step]) -> None:
+    """An owner without GPUs and queues without jobs, of whatever weight and wherever in the trees."""
+    at_ms = fleet[0].at_ms
+    names = ("dog", "dog/x", "ant/idle", "ant/x/idle", "bee/y/z/idle")
+    idle: list[Event] = [facts.OwnerDeclared(at_ms=at_ms, owner=owner("dog", lends=100))]
+    idle += [facts.QueueDeclared(at_ms=at_ms, queue=Queue(id=name, weight=9)) for name in names]
+    harness, other = told(fleet, story), told([*fleet, *idle], story)
+    assert other.log[len(fleet) + len(idle) :] == harness.log[len(fleet) :]
 
 
 @plays

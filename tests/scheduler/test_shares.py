@@ -111,6 +111,22 @@ def test_what_is_placed_tends_to_the_shares(tree: list[Queue], size: int, data: 
 
 
 @settings(max_examples=60, deadline=None)
+@given(tree=trees(), data=st.data())
+def test_work_that_is_split_makes_the_same_shares(tree: list[Queue], data: st.DataObject) -> None:
+    """A queue is due no more and no less for sending many small jobs instead of a few large ones."""
+    whole, split = harness(*tree, gpus=128), harness(*tree, gpus=128)
+    for queue in tree:
+        parts = data.draw(st.lists(st.sampled_from((1, 2, 4)), max_size=6))
+        for _ in range(data.draw(st.sampled_from((0, 1, 1, 3))) if parts else 0):
+            whole.submit(queue.id, 8 * len(parts))
+            for part in parts:
+                for _ in range(8 // part):
+                    split.submit(queue.id, part)
+    names = [queue.id for queue in tree]
+    assert shares_of(split, *names) == shares_of(whole, *names)
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     nodes=st.tuples(*[st.integers(1, 4)] * 3),
     balances=st.tuples(*[st.integers(-20, 20)] * 3),

@@ -65,8 +65,9 @@ def _policy_problems(policy: Policy) -> Iterator[FieldProblem]:
     for name in ("usage_half_life_seconds", "link_silent_seconds", "default_time_limit_seconds"):
         if not 1 <= getattr(policy, name) <= SECONDS_LIMIT:
             yield FieldProblem(f"policy.{name}", "it is 1 second to a year")
-    if not 0 <= policy.requeue_limit <= NODES_LIMIT:
-        yield FieldProblem("policy.requeue_limit", f"it is 0 to {NODES_LIMIT}")
+    for name in ("requeue_limit", "preemption_limit"):
+        if not 0 <= getattr(policy, name) <= NODES_LIMIT:
+            yield FieldProblem(f"policy.{name}", f"it is 0 to {NODES_LIMIT}")
 
 
 def _rule_problems(plan: FleetPlan, rule: PlacementRule) -> Iterator[FieldProblem]:

@@ -303,6 +303,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     usage_half_life_seconds: int = 7 * 24 * 3600
     link_silent_seconds: int = 60
     requeue_limit: int = 20
+    preemption_limit: int = 5  # so often a job is stopped for work of its own owner, and then no more
     default_time_limit_seconds: int = 24 * 3600
     borrow_order: BorrowOrder = BorrowOrder.CREDIT
     pool_order: tuple[PoolOrder, ...] = (PoolOrder.HOME,)

@@ -206,6 +206,7 @@ def read_policy(root: Section) -> Policy:
         link_silent_seconds=section.integer("link_silent_seconds", usual.link_silent_seconds, minimum=1),
         planned_starts=section.integer("planned_starts", usual.planned_starts, maximum=1000),
         requeue_limit=section.integer("requeue_limit", usual.requeue_limit, maximum=1000),
+        preemption_limit=section.integer("preemption_limit", usual.preemption_limit, maximum=1000),
         default_time_limit_seconds=section.integer(
             "default_time_limit_seconds", usual.default_time_limit_seconds, minimum=1
         ),

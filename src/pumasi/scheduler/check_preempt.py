@@ -19,6 +19,8 @@ def preempted(state: FleetState, event: StopOrdered) -> Iterator[str]:
         return
     if victim.spec.priority >= claimant.spec.priority:
         yield f"job {victim.id} is preempted for job {claimant.id}, which does not go before it"
+    if victim.preemptions >= state.policy.preemption_limit:
+        yield f"job {victim.id} is preempted again after {victim.preemptions} times"
     if any(charge.owner != victim.owner for charge in attempt.charges):
         yield f"job {victim.id} borrows, and its end returns nothing to its owner"
     asking = [queue for queue in _upwards(state, claimant.spec.queue) if queue in _upwards(state, victim.spec.queue)]

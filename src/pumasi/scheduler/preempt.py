@@ -3,7 +3,8 @@
 It comes last in a cycle, for what found no room at home nor on loan. The victims are home work of the same owner, in
 the queue that asks for it or below, each of strictly lower priority: the lowest first, then who loses least work, no
 more than shape and entitlement need. They get the notice and the protected time of their own owner's contract; what
-they leave is reserved, as for a reclaim. Nothing is taken from other owners.
+they leave is reserved, as for a reclaim. Nothing is taken from other owners. A job that has made room as often as the
+policy's `preemption_limit` says does so no more: however much goes before it, it comes to an end.
 """
 
 from collections.abc import Callable, Iterator
@@ -109,13 +110,14 @@ def _room(board: Board, scope: QueueId, job: Job, fit: Fit) -> _Room | None:
 def _candidates(board: Board, scope: QueueId, job: Job, pool: PoolId) -> list[Job]:
     """Who may be stopped for the job, the first to go first."""
     stopping, anchor = board.tenants(pool).stopping, _anchor(board, job.spec.queue, pool)
+    limit = board.state.policy.preemption_limit
     found = []
     for other_id in board.state.active[pool]:
         other = board.state.jobs[other_id]
         queue = other.spec.queue
         lesser = other.spec.priority < job.spec.priority and other_id not in stopping and _is_home(board, other)
         within = queue == scope or queue.startswith(f"{scope}/")
-        if lesser and within and _anchor(board, queue, pool) == anchor:
+        if lesser and within and other.preemptions < limit and _anchor(board, queue, pool) == anchor:
             found.append(other)
     return sorted(found, key=lambda other: (other.spec.priority, lost_gpu_milliseconds(board, other), other.id))
 

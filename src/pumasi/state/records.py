@@ -75,6 +75,11 @@ class Job(Struct, gc=False):
         return self.attempts[-1] if self.state is JobState.ACTIVE else None
 
     @property
+    def preemptions(self) -> int:
+        """How often it was stopped for other work of its owner."""
+        return sum(attempt.outcome is Outcome.PREEMPTED for attempt in self.attempts)
+
+    @property
     def is_terminal(self) -> bool:
         """True once nothing can happen to it any more."""
         return self.state in TERMINAL_STATES
