@@ -1,7 +1,10 @@
 """Fair share: least use for its weight goes first, at every level, and within a queue priority, then age."""
 
+import gc
+
 from pumasi.events.facts import AttemptPlaced
 from pumasi.model.fleet import Policy, Queue
+from pumasi.scheduler.fairshare import ShareNode
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
@@ -50,6 +53,33 @@ def test_a_queue_s_own_work_is_one_more_child() -> None:
             fleet.submit(queue, 8)
     placed = order(fleet)
     assert (placed.count("ant/x"), placed.count("ant/x/a")) == (2, 2)
+
+
+def test_what_a_queue_got_at_home_counts_where_it_borrows_beside_the_queues_below_it() -> None:
+    """Ant/x itself and ant/x/a both ask for the last GPUs that bee lends; ant/x has just got eight at home."""
+    halls = [pool("p", {"ant": 8}), pool("q", {"bee": 16})]
+    queues = [Queue(id="ant/x"), Queue(id="ant/x/a")]
+    fleet = Harness(fleet_facts([owner("ant"), owner("bee", 100)], halls, queues))
+    fleet.submit("ant/x/a", 4, pools=("q",))
+    fleet.tick()
+    fleet.submit("ant/x", 8)
+    fleet.submit("ant/x", 8)
+    fleet.submit("ant/x/a", 8, pools=("q",))
+    assert order(fleet) == ["ant/x", "ant/x/a"]
+
+
+def test_a_tree_is_gone_with_its_last_user() -> None:
+    """A tree that only the garbage collector could free would make every few plans pause for it."""
+    fleet = harness(*(Queue(id=name) for name in ("ant/x", "ant/x/a", "ant/x/b", "ant/y")))
+    for queue in ("ant/x/a", "ant/x/b", "ant/x", "ant/y"):
+        fleet.submit(queue, 8)
+    gc.collect()
+    gc.disable()
+    try:
+        assert order(fleet) == ["ant/x/a", "ant/y", "ant/x/b", "ant/x"]
+        assert not any(isinstance(thing, ShareNode) for thing in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def test_priority_goes_first_within_a_queue_only() -> None:

@@ -29,7 +29,7 @@ def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
             continue
         leaf, (job, demand) = turn
         if demand.may_borrow and place_borrowed(board, job, demand):
-            tree.used(leaf, job, demand)
+            tree.used(job, demand)
         else:
             refuse(board, tree, leaf, job, demand)
 

@@ -7,7 +7,6 @@ Only the child at the top of a heap ever changes its key, so a placement costs o
 
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heapreplace
-from math import lcm
 from typing import Any
 
 from pumasi.model.fleet import PARTS_PER_GPU
@@ -17,18 +16,21 @@ from pumasi.scheduler.demand import NO_LIMIT_SECONDS, Demand
 from pumasi.scheduler.outlook import NEVER_MS
 from pumasi.scheduler.rooms import may_have_room
 from pumasi.scheduler.shapes import Fit
-from pumasi.state.backlog import Line
+from pumasi.state.backlog import Backlog, Line
 from pumasi.state.records import Job
 
 Turn = tuple[Job, Demand]
 Judge = Callable[[Board, Demand, Fit], bool]
 Head = tuple[tuple[int, JobId], int]  # the next job of a file, and which file
+Log = tuple[Demand, Backlog]
 
 
-# What a node that has not been opened has in it. Most never are, so they share these, which nobody changes.
+# What a node whose turn has not come has in it. Most never are, so they share these, which nobody changes.
 _NONE: list[Any] = []
 _NOBODY: set[Any] = set()
 _NOBODY_LATE: dict[Any, int] = {}
+_NO_CHILDREN: dict[Any, Any] = {}
+_NO_BELOW: dict[QueueId, None] = {}
 
 
 class File:
@@ -53,30 +55,29 @@ class File:
 class ShareNode:
     """A queue with work in it or below it. A queue with both is a node whose own work is one more child.
 
-    What is below a node is only read from the state when its turn comes. `refused`: what found no room in a queue that
-    shares its quotas; `held_back`: from what time limit on a job of this queue would delay what is promised;
-    `demands`: what is asked for below it, if all queues there share them, and `logs_left`: how many of the tree's
-    demands were not refused when its heap was thinned.
+    What is below a node is only read from the state when its turn comes; `pass_number`: in which pass it last came.
+    `refused`: what found no room in a queue that shares its quotas; `held_back`: from what time limit on a job of this
+    queue would delay what is promised; `logs_left`: how many of the tree's demands were worth a turn below it when its
+    heap was filled or thinned. Nodes do not know those above them: a tree without cycles is gone with its last user.
     """
 
     __slots__ = (
-        "children", "demands", "files", "heads", "heap", "held_back", "is_open", "logs_left", "parent", "position",
-        "queue", "refused", "scale", "use",
+        "children", "files", "heads", "heap", "held_back", "is_own", "logs_left", "pass_number", "position", "queue",
+        "refused", "scale", "use",
     )  # fmt: skip
 
-    def __init__(self, queue: QueueId, parent: "ShareNode | None", position: int, use: int) -> None:
+    def __init__(self, queue: QueueId, position: int, use: int, scale: int = 1, *, is_own: bool = False) -> None:
         self.queue = queue
-        self.parent = parent
         self.position = position
         self.use = use
-        self.scale = 1
-        self.is_open = False
-        self.children: list[ShareNode] = _NONE
+        self.scale = scale
+        self.is_own = is_own
+        self.pass_number = 0
+        self.children: dict[QueueId, ShareNode] = _NO_CHILDREN
         self.heap: list[tuple[int, int, ShareNode]] = _NONE
         self.files: list[File] = _NONE
         self.heads: list[Head] = _NONE
-        self.demands: list[Demand] = _NONE
-        self.logs_left = -1
+        self.logs_left = 0
         self.refused: set[Demand] = _NOBODY
         self.held_back: dict[Demand, int] = _NOBODY_LATE
 
@@ -84,12 +85,6 @@ class ShareNode:
     def key(self) -> tuple[int, int, "ShareNode"]:
         """Least goes first; equals in the order their queues were declared."""
         return (self.use * self.scale, self.position, self)
-
-    @property
-    def is_hopeless(self) -> bool:
-        """True if all that is asked for in this queue and below it was refused by the quotas they share."""
-        demands = self.demands
-        return bool(demands) and all(demand.is_refused or demand in self.refused for demand in demands)
 
     def next_turn(self, board: Board) -> Turn | None:
         """The next job of this leaf that is worth a try; None when there is none left."""
@@ -121,23 +116,14 @@ class ShareNode:
         else:
             heappop(self.heads)
 
-    def refill(self) -> bool:
-        """Start a new pass over what is left; False if there is surely nothing."""
-        if not self.is_open:
-            return True
-        if self.children:
-            self.logs_left = -1
-            self.heap = [child.key for child in self.children if child.refill()]
-            heapify(self.heap)
-            return bool(self.heap)
-        for file in self.files:
+    def read(self, files: list[File]) -> None:
+        """Start a new pass over what is left of these."""
+        for file in files:
             file.at, file.passed = min(file.at, file.passed), len(file.line)
-        self.heads = [
-            (file.line[file.at], number) for number, file in enumerate(self.files) if file.at < len(file.line)
-        ]  # fmt: skip
+        self.files = files
+        self.heads = [(file.line[file.at], number) for number, file in enumerate(files) if file.at < len(file.line)]
         heapify(self.heads)
         self.held_back = _NOBODY_LATE
-        return bool(self.heads)
 
 
 class ShareTree:
@@ -151,10 +137,12 @@ class ShareTree:
         self._half_life_ms = board.rules.half_life_ms
         self._logs = [(demand, board.state.backlogs.by_need[demand.key]) for demand in demands]
         self._reserved = reserved
-        self._files: list[File] = []
+        self._files: dict[QueueId, dict[Demand, File]] = {}
         self._may_have_room: Judge = may_have_room
         self._refused: dict[QueueId, set[Demand]] = {}
-        self.root = ShareNode(owner, None, 0, self._use(owner))
+        self._root = ShareNode(owner, 0, self._use(owner))
+        self._path = [self._root]  # down to the leaf whose turn it is
+        self._pass_number = 0
         self.has_work = True
 
     def begin(self, may_have_room: Judge, is_worth_a_turn: Callable[[Board, Demand], bool]) -> None:
@@ -167,7 +155,8 @@ class ShareTree:
             demand.is_refused = not demand.open_fits and not is_worth_it
         for refused in self._refused.values():
             refused.clear()
-        self.has_work = self.root.refill()
+        self._pass_number += 1
+        self.has_work = not all(demand.is_refused for demand in self.demands)
 
     def narrow(self, demand: Demand) -> None:
         """Only pools that may have room for the demand as things stand are looked at for the rest of the pass."""
@@ -176,104 +165,130 @@ class ShareTree:
     def next(self) -> tuple[ShareNode, Turn] | None:
         """The leaf whose turn it is and its next job; None when the pass is over."""
         while self.has_work and not all(demand.is_refused for demand in self.demands):
-            leaf = self.root
-            while True:
-                if not leaf.is_open:
-                    self._open(leaf)
-                if not leaf.heap:
-                    break
-                leaf = leaf.heap[0][2]
+            leaf = self._descend()
             turn = leaf.next_turn(self._board)
             if turn is not None:
                 return leaf, turn
-            self._drop(leaf)
+            self._drop_leaf()
         self.has_work = False
         return None
 
-    def used(self, leaf: ShareNode, job: Job, demand: Demand) -> None:
-        """Count the GPUs given to the leaf whose turn it is."""
+    def used(self, job: Job, demand: Demand) -> None:
+        """Count the GPUs given to the job whose turn it is."""
         if demand in self.placed:
             self.placed[demand] += 1
         use = job.spec.gpus * self._half_life_ms
         if job.spec.slice:
             use = _parts_of(self._board, job) * self._half_life_ms // PARTS_PER_GPU
-        node = leaf
-        node.use += use
-        while node.parent is not None:
-            heapreplace(node.parent.heap, node.key)
-            node = node.parent
+        path = self._path
+        for level in range(len(path) - 1, 0, -1):
+            node = path[level]
             node.use += use
+            heapreplace(path[level - 1].heap, node.key)
+        path[0].use += use
 
     def begins(self) -> Iterator[tuple[int, Demand]]:
         """When jobs that were passed over may begin: the earliest of each file."""
-        return ((file.begin_ms, file.demand) for file in self._files if file.begin_ms < NEVER_MS)
+        return ((file.begin_ms, file.demand) for file in self._all_files() if file.begin_ms < NEVER_MS)
 
     def blocked(self) -> Iterator[Demand]:
         """The demands of which a job stands first in a queue of strict order and found no room."""
-        return (file.demand for file in self._files if file.is_strict and file.at < len(file.line))
+        return (
+            file.demand for file in self._all_files() if file.is_strict and min(file.at, file.passed) < len(file.line)
+        )
 
-    def _drop(self, node: ShareNode) -> None:
-        while node.parent is not None:
-            heappop(node.parent.heap)
-            node = node.parent
-            if node.demands:
-                self._thin(node)
+    def _all_files(self) -> Iterator[File]:
+        return (file for files in self._files.values() for file in files.values())
+
+    def _descend(self) -> ShareNode:
+        """Follow those whose turn it is down to a leaf."""
+        node = self._root
+        self._path = [node]
+        while True:
+            if node.pass_number != self._pass_number:
+                self._fill(node)
+            if not node.heap:
+                return node
+            node = node.heap[0][2]
+            self._path.append(node)
+
+    def _drop_leaf(self) -> None:
+        """Leave out the leaf whose turn it was, and all above it that have nothing else."""
+        for node in reversed(self._path[:-1]):
+            heappop(node.heap)
+            self._thin(node)
             if node.heap:
                 return
         self.has_work = False
 
     def _thin(self, node: ShareNode) -> None:
-        """Leave out the children that only ask for what the quotas they share have refused."""
-        logs = [log for demand, log in self._logs if not demand.is_refused and demand not in node.refused]
+        """Leave out the children that only ask for what has been refused since."""
+        logs = self._logs_worth_a_turn(node)
         if len(logs) != node.logs_left:
             node.logs_left = len(logs)
-            asking = {name for log in logs for name in log.below.get(node.queue, ())}
-            if any(node.queue in log.lines for log in logs):
-                asking.add(node.queue)
+            asking = _asking(node, logs)
             node.heap = [entry for entry in node.heap if entry[2].queue in asking]
             heapify(node.heap)
 
-    def _open(self, node: ShareNode) -> None:
-        """Read from the state what is in a queue and below it."""
-        rules = self._board.rules
-        node.refused = self._refused.setdefault(rules.room_class(node.queue), set())
-        if node.queue not in rules.divided:
-            node.demands = [demand for demand, log in self._logs if log.has(node.queue)]
-        if node.is_hopeless:
-            return
-        node.is_open = True
-        files = self._files_of(node.queue)
-        names: dict[QueueId, None] = {}
-        if node.parent is None or node.parent.queue != node.queue:
-            for _, log in self._logs:
-                names.update(log.below.get(node.queue, ()))
-        if names:
-            self._open_children(node, sorted(names, key=self._board.rules.position.__getitem__), bool(files))
+    def _logs_worth_a_turn(self, node: ShareNode) -> list[Log]:
+        """Of the tree's demands, those not refused; nor by the quotas that all below a node share, if they do."""
+        logs = [log for log in self._logs if not log[0].is_refused]
+        if node.refused and node.queue not in self._board.rules.divided:
+            return [log for log in logs if log[0] not in node.refused]
+        return logs
+
+    def _fill(self, node: ShareNode) -> None:
+        """Read from the state what is asked for in a queue and below it, as far as it is worth a turn in this pass."""
+        node.pass_number, node.heap, node.heads = self._pass_number, _NONE, _NONE
+        node.refused = self._refused.setdefault(self._board.rules.room_class(node.queue), set())
+        logs = self._logs_worth_a_turn(node)
+        asking = _asking(node, logs)
+        if len(asking) > 1 or node.queue not in asking:
+            node.logs_left = len(logs)
+            node.heap = [(node.children.get(name) or self._new_child(node, name)).key for name in asking]
+            heapify(node.heap)
         else:
-            node.files = files
-            self._files += files
-        node.refill()
+            node.read(self._files_of(node.queue, logs))
 
-    def _open_children(self, node: ShareNode, names: list[QueueId], has_own_work: bool) -> None:
-        queues, position = self._board.state.queues, self._board.rules.position
-        node.children = [ShareNode(name, node, position[name], self._use(name)) for name in names]
-        weights = [max(1, queues[name].declared.weight) for name in names]
-        if has_own_work:
-            below = sum(self._use(child) for child in queues[node.queue].children)
-            own = ShareNode(node.queue, node, len(position), max(0, self._use(node.queue) - below))
-            node.children.append(own)
-            weights.append(1)
-        common = lcm(*weights)
-        for child, weight in zip(node.children, weights, strict=True):
-            child.scale = common // weight
+    def _new_child(self, node: ShareNode, name: QueueId) -> ShareNode:
+        """A queue below a node; or the node's own work, as a child of weight 1 after all others."""
+        rules, is_own = self._board.rules, name == node.queue
+        use = self._own_use(node) if is_own else self._use(name)
+        position = len(rules.position) if is_own else rules.position[name]
+        weight = 1 if is_own else max(1, self._board.state.queues[name].declared.weight)
+        child = ShareNode(name, position, use, rules.common_weight(node.queue) // weight, is_own=is_own)
+        if not node.children:
+            node.children = {}
+        node.children[name] = child
+        return child
 
-    def _files_of(self, queue: QueueId) -> list[File]:
-        if queue not in self._board.rules.strict:
-            return [File(demand, log.lines[queue]) for demand, log in self._logs if queue in log.lines]
-        asking = [demand for demand, log in self._logs if queue in log.lines]
-        waiting = self._board.state.queues[queue].waiting
-        first = self._first_with_a_turn(waiting) if asking else None
-        return [File(asking[0], waiting, is_strict=True)] if asking and (first is None or first in self.placed) else []
+    def _own_use(self, node: ShareNode) -> int:
+        """What a queue with queues below it uses itself; what was placed in an earlier pass of this cycle counts."""
+        known, below = node.children, self._board.state.queues[node.queue].children
+        return max(0, node.use - sum(known[name].use if name in known else self._use(name) for name in below))
+
+    def _files_of(self, queue: QueueId, logs: list[Log]) -> list[File]:
+        """The files of a queue with what is worth a turn in it; each is made once."""
+        files = self._files.setdefault(queue, {})
+        if queue in self._board.rules.strict:
+            self._make_strict(queue, files, logs)
+            return list(files.values())
+        found = []
+        for demand, log in logs:
+            if queue in log.lines:
+                if demand not in files:
+                    files[demand] = File(demand, log.lines[queue])
+                found.append(files[demand])
+        return found
+
+    def _make_strict(self, queue: QueueId, files: dict[Demand, File], logs: list[Log]) -> None:
+        """One file for all that waits in the queue, unless what stands first in it is not worth a try."""
+        asking = [demand for demand, log in logs if queue in log.lines]
+        if asking and not files:
+            waiting = self._board.state.queues[queue].waiting
+            first = self._first_with_a_turn(waiting)
+            if first is None or first in self.placed:
+                files[asking[0]] = File(asking[0], waiting, is_strict=True)
 
     def _first_with_a_turn(self, waiting: Line) -> Demand | None:
         """The demand of the first job in a line of strict order that needs a turn now; unless it is worth a try, it
@@ -289,6 +304,16 @@ class ShareTree:
         record = self._board.state.queues[queue]
         past = record.past_at(self._board.now_ms, self._half_life_ms)
         return past + (record.parts_in_use + self._reserved.get(queue, 0)) * self._half_life_ms // PARTS_PER_GPU
+
+
+def _asking(node: ShareNode, logs: list[Log]) -> dict[QueueId, None]:
+    """The queues right below a node in which or below which some of this waits, and its own if that has some itself."""
+    asking: dict[QueueId, None] = {}
+    for _, log in logs if not node.is_own else ():
+        asking.update(log.below.get(node.queue, _NO_BELOW))
+    if any(node.queue in log.lines for _, log in logs):
+        asking[node.queue] = None
+    return asking
 
 
 def share_trees(board: Board, demands: Iterable[Demand]) -> list[ShareTree]:

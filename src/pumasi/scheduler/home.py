@@ -19,7 +19,7 @@ def home_pass(board: Board, tree: ShareTree) -> None:
     while (turn := tree.next()) is not None:
         leaf, (job, demand) = turn
         if place_home(board, job, demand) or claims.claim(job, demand):
-            tree.used(leaf, job, demand)
+            tree.used(job, demand)
         else:
             plan_start(board, job, demand)
             refuse(board, tree, leaf, job, demand)

@@ -100,9 +100,15 @@ class Outlook:
         """When so many GPUs of the owner's entitlement have come back; 0 if none need to, NEVER_MS if they do not."""
         if gpus <= 0:
             return 0
-        moments, freed = self.returns(owner)
-        at = int(np.searchsorted(np.cumsum(freed), gpus))
-        return int(moments[at]) if at < len(moments) else NEVER_MS
+        charged = self._charged.get(owner)
+        if charged is None or int(charged.sum()) < gpus:
+            return NEVER_MS
+        slots = np.flatnonzero(charged)
+        if len(slots) > gpus:  # each run gives back one at least
+            slots = slots[np.argpartition(self._ends_ms[slots], gpus - 1)[:gpus]]
+        order = slots[np.argsort(self._ends_ms[slots])]
+        at = int(np.searchsorted(np.cumsum(charged[order]), gpus))
+        return int(self._ends_ms[order[at]])
 
     def returns(self, owner: OwnerId = "") -> tuple[Moments, Moments]:
         """When runs end, the first first, and the GPUs each gives back: all, or those of an owner's entitlement."""

@@ -24,9 +24,11 @@ from pumasi.scheduler.preempt import preempt_pass
 from pumasi.scheduler.reservations import settle_reservations
 from pumasi.scheduler.rooms import may_have_room
 from pumasi.scheduler.rules import Rules
+from pumasi.scheduler.shapes import Fit
 from pumasi.state.fleet_state import FleetState
 
 DEMANDS_KNOWN_MAX = 1 << 17
+_NOBODY: dict[Demand, Fit] = {}
 
 
 class _Pass(NamedTuple):
@@ -83,7 +85,7 @@ class Planner:
         self._in_force = in_force
         self._stirs_seen = 0
         self._asleep = {}
-        self._by_pool: dict[PoolId, dict[Demand, None]] = {pool: {} for pool in self.state.pools}
+        self._by_pool: dict[PoolId, dict[Demand, Fit]] = {pool: {} for pool in self.state.pools}
         self._begins: list[tuple[int, int, Demand]] = []  # (when, running number, what)
         self._began = 0
         self._look_again_ms = NEVER_MS
@@ -142,7 +144,7 @@ class Planner:
         self._awake.pop(demand, None)
         self._asleep[demand] = demand.is_refused
         for fit in demand.fits:
-            self._by_pool[fit.pool][demand] = None
+            self._by_pool[fit.pool][demand] = fit
 
     def _is_settled(self, stirred: list[PoolId]) -> bool:
         """True if nobody waits for room where something changed, and nothing promised or lent there can move."""
@@ -179,13 +181,11 @@ class Planner:
         """Who is awake, and the sleepers that may have room where something changed."""
         worth, by_need = dict(self._awake), self.state.backlogs.by_need
         for pool in stirred:
-            for demand in list(self._by_pool.get(pool, ())):
+            for demand, fit in list(self._by_pool.get(pool, _NOBODY).items()):
                 if demand.key not in by_need:
                     self._wake(demand)
                 elif demand not in worth and (
-                    pool in whole
-                    or may_plan_start(board, demand)
-                    or any(fit.pool in stirred and may_have_room(board, demand, fit) for fit in demand.fits)
+                    pool in whole or may_have_room(board, demand, fit) or may_plan_start(board, demand)
                 ):
                     worth[demand] = None
         for pool in whole:

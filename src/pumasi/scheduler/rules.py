@@ -1,6 +1,7 @@
 """What only declarations change: worked out once, and kept by a planner until something is declared."""
 
 from collections.abc import Iterator
+from math import lcm
 
 from pumasi.model.calendar import day_name, day_of
 from pumasi.model.fleet import Preemption, QueueOrder
@@ -69,6 +70,7 @@ class Rules:
         self.lenders: Lenders = {}
         self._demands: dict[DemandKey, Demand] = {}
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaRules] = {}
+        self._common_weights: dict[QueueId, int] = {}
 
     @property
     def demands_known(self) -> int:
@@ -109,6 +111,15 @@ class Rules:
     def room_class(self, queue: QueueId) -> QueueId:
         """Queues of the same class have the same room in every pool: whose quota they share."""
         return nearest(queue, self.declaring)
+
+    def common_weight(self, queue: QueueId) -> int:
+        """The least common multiple of the weights of the queues right below this one, where use compares exactly."""
+        common = self._common_weights.get(queue)
+        if common is None:
+            queues = self._state.queues
+            common = lcm(*{max(1, queues[child].declared.weight) for child in queues[queue].children})
+            self._common_weights[queue] = common
+        return common
 
     def quotas(self, owner: OwnerId, pool: PoolId) -> QuotaRules:
         """The quotas of an owner's queues in a pool."""
