@@ -1,7 +1,7 @@
-"""The twin's log keeps the contract, but for one thing: it cannot tell what could not be written to a disk."""
+"""The twin's log keeps the contract, but for two things: it shares what it is given, and writes nothing down."""
 
 from pumasi.adapters.fact_list import FactList
-from pumasi.testing.event_log import JobStoreConformance, submitted
+from pumasi.testing.event_log import JobStoreConformance, ended_job, submitted
 
 
 class TestFactList(JobStoreConformance):
@@ -12,3 +12,8 @@ class TestFactList(JobStoreConformance):
         store = self.open_store()
         store.append([submitted(1, name="\ud800")])
         assert store.last_seq() == 1
+
+    def test_an_ended_job_is_found_as_it_was(self) -> None:
+        store, job = self.open_store(), ended_job(1)
+        store.append([submitted(1)], [job])
+        assert store.get(1) is job

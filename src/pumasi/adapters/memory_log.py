@@ -28,7 +28,7 @@ class MemoryLog:
         """Add facts and the records of jobs they ended; all or nothing, and after nothing the log takes no more."""
         self._refuse_if_broken()
         try:
-            facts, records = self._kept_facts(events), encode_jobs(ended)
+            facts, records = self._kept_facts(events), self._kept_jobs(ended)
             archived = {job.id: record for job, record in zip(ended, records, strict=True)}
             if len(archived) < len(ended) or any(job in self._ended for job in archived):
                 raise LogBroken(f"a job ended twice among {sorted(archived)}")
@@ -66,7 +66,7 @@ class MemoryLog:
         """The record of an ended job."""
         self._refuse_if_broken()
         record = self._ended.get(job)
-        return None if record is None else decode_job(record)
+        return None if record is None else self._job(record)
 
     def page(self, wanted: JobFilter, before: JobId | None, limit: int) -> list[Job]:
         """At most `limit` records, newest number first, below `before`."""
@@ -76,7 +76,7 @@ class MemoryLog:
             if len(page) >= limit:
                 break
             if before is None or number < before:
-                job = decode_job(self._ended[number])
+                job = self._job(self._ended[number])
                 page += [job] if matches(wanted, job) else []
         return page
 
@@ -92,6 +92,12 @@ class MemoryLog:
 
     def _fact(self, seq: int, kept: Any) -> Event:
         return decode_fact(seq, kept)
+
+    def _kept_jobs(self, ended: Sequence[Job]) -> Sequence[Any]:
+        return encode_jobs(ended)
+
+    def _job(self, kept: Any) -> Job:
+        return decode_job(kept)
 
     def _refuse_if_broken(self) -> None:
         if self._broken:

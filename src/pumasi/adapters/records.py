@@ -45,13 +45,21 @@ def encode_jobs(jobs: Sequence[Job]) -> list[bytes]:
 
     :raises LogBroken: if a job has not ended or cannot be written down.
     """
-    for job in jobs:
-        if not job.is_terminal:
-            raise LogBroken(f"job {job.id} is {job.state}: only jobs that have ended go to the archive")
+    refuse_live(jobs)
     try:
         return [seal(_encoder.encode(job)) for job in jobs]
     except (ValueError, OverflowError, TypeError) as error:
         raise LogBroken(f"a job cannot be encoded: {error}") from error
+
+
+def refuse_live(jobs: Sequence[Job]) -> None:
+    """Return if all of the jobs have ended.
+
+    :raises LogBroken: if one has not.
+    """
+    for job in jobs:
+        if not job.is_terminal:
+            raise LogBroken(f"job {job.id} is {job.state}: only jobs that have ended go to the archive")
 
 
 def decode_job(sealed: bytes) -> Job:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence, Set
 
-from msgspec import Struct, field
-
 from pumasi.events.facts import AttemptEnded, AttemptPlaced, Event, StopOrdered
 from pumasi.model.ids import SiteId
 from pumasi.model.jobs import AttemptState, StopCause
@@ -16,29 +14,24 @@ BY_RESERVATION = "reservation:"  # what is handed over is no engine's business
 _NEWS = (AttemptPlaced, StopOrdered, AttemptEnded)
 
 
-class _Mailbox(Struct):
-    """Runs of a site with something new, each under the number of the newest fact about it."""
-
-    news: dict[RunKey, int] = field(default_factory=dict)
-
-
 class Mailboxes:
-    """One mailbox per site. `since_seq`: facts up to here were folded before the mailboxes existed."""
+    """One mailbox per site. `since_seq`: facts up to here were folded before the mailboxes existed.
+
+    In a mailbox are the runs of the site with something new, each with the number of the newest fact about it.
+    """
 
     def __init__(self, since_seq: int) -> None:
         self._since_seq = since_seq
-        self._boxes: dict[SiteId, _Mailbox] = {}
+        self._boxes: dict[SiteId, dict[RunKey, int]] = {}
         self.seq = since_seq
 
     def post(self, state: FleetState, first_seq: int, events: Sequence[Event]) -> set[SiteId]:
         """Note what facts on disk, numbered from `first_seq`, mean for the sites; returns those that have mail now."""
         sites: set[SiteId] = set()
         for seq, event in enumerate(events, first_seq):
-            if isinstance(event, _NEWS):
-                site = self._site_of(state, event)
-                if site is not None:
-                    self._boxes.setdefault(site, _Mailbox()).news[RunKey(event.job, event.attempt)] = seq
-                    sites.add(site)
+            if isinstance(event, _NEWS) and (site := self._site_of(state, event)) is not None:
+                self._boxes.setdefault(site, {})[RunKey(event.job, event.attempt)] = seq
+                sites.add(site)
         self.seq = max(self.seq, first_seq + len(events) - 1)
         return sites
 
@@ -50,7 +43,7 @@ class Mailboxes:
         if isinstance(event, AttemptEnded) and event.by.startswith(BY_SITE):
             return None  # only the site that ran it can have said so
         key = RunKey(event.job, event.attempt)
-        known = next((site for site, box in self._boxes.items() if key in box.news), None)
+        known = next((site for site, box in self._boxes.items() if key in box), None)
         if known is not None:
             return known
         job = state.jobs.get(event.job)
@@ -63,7 +56,7 @@ class Mailboxes:
         if self._knows_too_little(after_seq):
             return True
         box = self._boxes.get(site)
-        return box is not None and any(seq > after_seq for seq in box.news.values())
+        return box is not None and any(seq > after_seq for seq in box.values())
 
     def collect(
         self, state: FleetState, site: SiteId, after_seq: int, now_ms: int, undurable: Callable[[], Set[RunKey]]
@@ -71,11 +64,11 @@ class Mailboxes:
         """What the site's agent is to do, and forget what it has acted on. Placements in `undurable` stay secret."""
         if self._knows_too_little(after_seq):
             return self._whole(state, site, now_ms, undurable())
-        box = self._boxes.setdefault(site, _Mailbox())
-        box.news = {run: seq for run, seq in box.news.items() if seq > after_seq}
+        box = self._boxes.get(site, {})
+        box = self._boxes[site] = {run: seq for run, seq in box.items() if seq > after_seq}
         starts: list[StartOrder] = []
         stops: list[StopOrder] = []
-        for run in box.news:
+        for run in box:
             _add_orders(_live(state, run), run, now_ms, starts, stops)
         return SyncResponse(seq=self.seq, whole=False, starts=tuple(starts), stops=tuple(stops))
 

@@ -85,8 +85,9 @@ class Ledger(Struct):
         return sum(charge.gpus for charge in self.running[event.job].charges)
 
     def _post(self, allocation: OpenAllocation, until_ms: int) -> None:
+        posted = self.posted
         for key, gpu_milliseconds in transfers(allocation, until_ms):
-            self.posted[key] = self.posted.get(key, 0) + gpu_milliseconds
+            posted[key] = posted.get(key, 0) + gpu_milliseconds
 
     def branch(self) -> "Ledger":
         """A ledger that starts as this one and goes its own way."""
@@ -112,20 +113,15 @@ _ENTERED: dict[type, Callable[[Ledger, Any], None]] = {
 
 
 def transfers(allocation: OpenAllocation, until_ms: int) -> Iterator[tuple[TransferKey, int]]:
-    """What an allocation owes since it was last posted, split by day and charge."""
-    for day, milliseconds in _days(allocation.since_ms, until_ms):
-        for charge in allocation.charges:
-            key = TransferKey(day, allocation.pool, allocation.queue, charge.owner)
-            yield key, milliseconds * charge.gpus
-
-
-def _days(from_ms: int, until_ms: int) -> Iterator[tuple[int, int]]:
-    """The interval cut at Korean midnights: (day, milliseconds)."""
+    """What an allocation owes since it was last posted, cut at Korean midnights and split by charge."""
+    from_ms = allocation.since_ms
     while from_ms < until_ms:
         day = day_of(from_ms)
-        end = min(until_ms, day_begins_ms(day + 1))
-        yield day, end - from_ms
-        from_ms = end
+        end_ms = min(until_ms, day_begins_ms(day + 1))
+        for charge in allocation.charges:
+            key = TransferKey(day, allocation.pool, allocation.queue, charge.owner)
+            yield key, (end_ms - from_ms) * charge.gpus
+        from_ms = end_ms
 
 
 Image = tuple[int, list[tuple[TransferKey, int]], dict[JobId, OpenAllocation], Reclaims]
