@@ -222,8 +222,8 @@ class Board:
 
     def home_room(self, job: Job, pool: PoolId) -> int:
         """GPUs the job's queue may still use of its owner's entitlement, whether idle or out on loan."""
-        account = self.account(job.owner, pool)
-        tree = self.quotas(job.owner, pool)
+        owner = job.owner
+        account, tree = self.account(owner, pool), self.quotas(owner, pool)
         room = account.due - account.home - account.promised
         return room if tree is None else min(room, tree.home_room(job.spec.queue, account.due))
 
@@ -234,11 +234,12 @@ class Board:
 
     def queue_room(self, job: Job, pool: PoolId) -> int:
         """GPUs the job's queue may still use there, borrowed ones included."""
-        tree = self.quotas(job.owner, pool)
+        owner = job.owner
+        tree = self.quotas(owner, pool)
         room = NO_LIMIT if tree is None else tree.most(job.spec.queue)
-        root = self.state.queues[job.owner].declared.quotas.get(pool)
+        root = self.state.queues[owner].declared.quotas.get(pool)
         if root is not None and root.borrowing_limit is not None:
-            account = self.account(job.owner, pool)
+            account = self.account(owner, pool)
             room = min(room, max(0, account.idle) + max(0, root.borrowing_limit - account.borrowed))
         return room
 
@@ -401,7 +402,7 @@ class Board:
         """The pool's accounts, those of the borrower and the charged owners to write."""
         theirs, books = self.state.books[pool], self._books.get(pool)
         if books is None:
-            books = self._books[pool] = dict(theirs)
+            books = self._books[pool] = theirs.copy()
         for owner in (borrower, *[charge.owner for charge in charges]):
             account = theirs.get(owner)
             if account is not None and books[owner] is account:

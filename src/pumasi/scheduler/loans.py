@@ -7,6 +7,7 @@ from msgspec import Struct
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Charge
 from pumasi.scheduler.board import Board
+from pumasi.state.fleet_state import FleetState
 from pumasi.state.lending import lending_limit
 from pumasi.state.records import Attempt, Job
 
@@ -26,9 +27,14 @@ def bring_loans_home(board: Board, pools: Iterable[PoolId]) -> None:
     Only these `pools` are looked at: those where something has changed since that was last done.
     """
     for pool in pools:
-        for owner, account in board.state.books[pool].items() if board.state.guests[pool] else ():
-            if account.borrowed and account.idle > 0:
-                _bring_home(board, owner, pool)
+        for owner in to_come_home(board.state, pool):
+            _bring_home(board, owner, pool)
+
+
+def to_come_home(state: FleetState, pool: PoolId) -> list[OwnerId]:
+    """The owners with jobs that borrow in a pool although they have GPUs of their own idle there."""
+    accounts = state.books[pool].items() if state.guests[pool] else ()
+    return [owner for owner, account in accounts if account.borrowed and account.idle > 0]
 
 
 def end_forbidden_loans(board: Board) -> None:

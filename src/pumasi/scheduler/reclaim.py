@@ -135,7 +135,7 @@ class Claims:
             if key not in self._candidates:
                 self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner), kept=key[2])
             found.append(Offer(fit, self._candidates[key]))
-        if owner not in self._waiting:
+        if found and owner not in self._waiting:
             self._waiting[owner] = self._waiting_gpus(owner)
         return found
 

@@ -270,7 +270,7 @@ class World:
         for command in news:
             self._order(command)
         self._heard[site.name] = site
-        if news or any(type(report) is RunEnded for report in reports):
+        if news or RunEnded in map(type, reports):
             self._wants_cycle = True
 
     def _commit(self) -> None:
