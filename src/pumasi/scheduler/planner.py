@@ -151,9 +151,9 @@ class Planner:
         state = self.state
         if stirred and (state.reservations or state.planned or state.powered):
             return False
-        if self._has_new_rules and any([state.guests[pool] for pool in stirred]):
+        if self._has_new_rules and any(state.guests[pool] for pool in stirred):
             return False
-        return not any([self._by_pool[pool] or to_come_home(state, pool) for pool in stirred])
+        return not any(self._by_pool[pool] or to_come_home(state, pool) for pool in stirred)
 
     # --- one cycle ---------------------------------------------------------------------------------------------------
 
