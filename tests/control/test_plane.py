@@ -7,6 +7,7 @@ from pumasi.control.plane import ControlPlane
 from pumasi.ledger import ledger as ledgers
 from pumasi.model.jobs import Outcome
 from pumasi.protocol.messages import RunEnded, RunKey, RunStarted
+from pumasi.scheduler.outlook import Outlook
 from pumasi.state.snapshot import digest
 
 
@@ -45,6 +46,23 @@ def test_facts_are_folded_where_another_version_left_a_snapshot_that_this_one_ca
         restored.recover(bench.log)
         assert digest(restored.state) == digest(bench.plane.state)
         assert ledgers.save(restored.ledger) == ledgers.save(bench.plane.ledger)
+
+
+def test_a_control_plane_reads_when_runs_end_before_it_decides_anything(bench, spec, monkeypatch):
+    some_history(bench, spec)
+    read, enter_all = [], Outlook.enter_all
+
+    def counted(outlook, jobs, holders):
+        read.append(outlook)
+        enter_all(outlook, jobs, holders)
+
+    monkeypatch.setattr(Outlook, "enter_all", counted)
+    restarted = ControlPlane(bench.clock)
+    restarted.recover(bench.log)
+    assert len(read) == len(restarted.state.pools)
+    restarted.execute(SubmitJobs(by="kim", specs=tuple(spec(gpus=gpus) for gpus in (8, 16, 32))))
+    restarted.cycle()
+    assert restarted.state.planned and len(read) == len(restarted.state.pools)
 
 
 def test_a_placement_is_ordered_only_once_it_is_durable(bench, spec):

@@ -118,6 +118,7 @@ class ControlPlane:
             apply(self.state, event)
             self.ledger.apply(event)
         self._begin_after(self.state.seq)
+        self._planner.look_ahead()
 
     def branch(self, clock: Clock) -> "ControlPlane":
         """A control plane that starts with this one's state and goes its own way on a clock of its own: a what-if.

@@ -69,6 +69,14 @@ class Planner:
         self._has_new_rules = False
         return board
 
+    def look_ahead(self) -> None:
+        """Read now when everything that runs will end, so that no decision has to stop for it.
+
+        Without this, a pool is read when a decision first asks about it. What has been read is then kept up.
+        """
+        for pool in self.state.pools:
+            self._outlooks.of(pool)
+
     def why_waiting(self, now_ms: int) -> WhyWaiting:
         """Reasons for every waiting job that a cycle has looked at, as the state stands now."""
         rules = self._rules
