@@ -216,7 +216,7 @@ class ControlPlane:
         now_ms = self.now_ms()
         if now_ms >= self._nobody_silent_before_ms:
             self._stage(self._silent_sites(now_ms))
-        for record in reservation_times.in_turn(self.state):
+        for record in reservation_times.in_turn(self.state) if self.state.advance_reservations else ():
             self._stage(reservation_times.due(self.state, record, now_ms))
         self._planning_ms = now_ms
         return partial(plan, self.state, now_ms, self._planner) if self._may_plan_anything() else partial(Plan, (), {})

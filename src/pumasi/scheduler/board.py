@@ -6,6 +6,7 @@ looked at again after a placement, which most cycles never do. The state is neve
 
 from collections.abc import Collection
 from copy import copy
+from operator import itemgetter
 
 from pumasi.events.facts import (
     AdvanceReservationState,
@@ -223,8 +224,9 @@ class Board:
     def home_room(self, job: Job, pool: PoolId) -> int:
         """GPUs the job's queue may still use of its owner's entitlement, whether idle or out on loan."""
         owner = job.owner
-        account, tree = self.account(owner, pool), self.quotas(owner, pool)
+        account = self.account(owner, pool)
         room = account.due - account.home - account.promised
+        tree = self.quotas(owner, pool) if room > 0 else None
         return room if tree is None else min(room, tree.home_room(job.spec.queue, account.due))
 
     def home_most(self, job: Job, pool: PoolId) -> int:
@@ -281,9 +283,9 @@ class Board:
         rooms = [
             (room, lender)
             for lender, limit in self.lenders(borrower, pool)
-            if (room := min(self.idle(lender, pool), limit - books[lender].lent)) > 0
+            if (account := books[lender]).idle > 0 and (room := min(self.idle(lender, pool), limit - account.lent)) > 0
         ]
-        return sorted(rooms, key=lambda entry: -entry[0])
+        return sorted(rooms, key=itemgetter(0), reverse=True)
 
     def lendable_most(self, borrower: OwnerId, pool: PoolId) -> int:
         """GPUs the lenders would lend the borrower if nothing ran on their entitlements."""

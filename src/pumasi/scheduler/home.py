@@ -65,8 +65,9 @@ def _by_rank(board: Board, demand: Demand) -> tuple[Fit, ...] | list[Fit]:
     fits = demand.free_home_fits
     if len(fits) < 2:
         return fits
-    owner, gpus, books = demand.owner, demand.spec.gpus, board.books
-    idle = [(books(fit.pool)[owner].idle, fit) for fit in fits]
+    owner, gpus = demand.owner, demand.spec.gpus
+    accounts = [(board.account(owner, fit.pool), fit) for fit in fits]
+    idle = [(account.idle, fit) for account, fit in accounts if account.due - account.home - account.promised >= gpus]
     order = sorted([(fit.rank, room < gpus, room, fit.position, fit) for room, fit in idle])
     return [fit for _, _, _, _, fit in order]
 

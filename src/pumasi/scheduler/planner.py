@@ -48,7 +48,8 @@ class Planner:
         self._awake: dict[Demand, None] = {}
         self._look_again_ms = NEVER_MS
         self._unplanned: dict[PoolId, None] = {}
-        self._forget((), state.at_ms)
+        self._renew_rules((), state.at_ms)
+        self._forget()
 
     def decide(self, now_ms: int) -> Board:
         """Decide one cycle; the board holds what was decided. The state is not changed."""
@@ -86,11 +87,13 @@ class Planner:
 
     # --- what changed ------------------------------------------------------------------------------------------------
 
-    def _forget(self, in_force: tuple[bool, ...], now_ms: int) -> None:
-        """Know nothing: everything that waits is worth a look."""
+    def _renew_rules(self, in_force: tuple[bool, ...], now_ms: int) -> None:
         self._rules = Rules(self.state, now_ms)
         self._has_new_rules = True
         self._in_force = in_force
+
+    def _forget(self) -> None:
+        """Know nothing of what found no room: everything that waits is worth a look."""
         self._stirs_seen = 0
         self._asleep = {}
         self._by_pool: dict[PoolId, dict[Demand, Fit]] = {pool: {} for pool in self.state.pools}
@@ -100,6 +103,8 @@ class Planner:
         backlogs = self.state.backlogs
         self._arrived = backlogs.forgotten + len(backlogs.arrived)
         self._awake = {self._rules.demand(key, log.spec): None for key, log in backlogs.by_need.items()}
+        for demand in self._awake:
+            demand.only_in = None
 
     def _notice(self, now_ms: int) -> list[PoolId]:
         """Wake who has reason to; returns the pools in which something changed since the last cycle."""
@@ -108,11 +113,12 @@ class Planner:
         if (
             rules.declarations != changes.declarations
             or in_force != self._in_force
-            or now_ms >= self._look_again_ms
-            or self._arrived < self.state.backlogs.forgotten
             or rules.demands_known > DEMANDS_KNOWN_MAX
         ):
-            self._forget(in_force, now_ms)
+            self._renew_rules(in_force, now_ms)
+            self._forget()
+        elif now_ms >= self._look_again_ms or self._arrived < self.state.backlogs.forgotten:
+            self._forget()
         else:
             self._notice_arrivals()
         while self._begins and self._begins[0][0] <= now_ms:

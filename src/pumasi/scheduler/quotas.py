@@ -61,6 +61,14 @@ class QuotaRules:
         below_root = [rule for rule in self.queues.values() if rule.parent is not None]
         is_even = not any(rule.guaranteed or rule.borrowing_limit < NO_LIMIT for rule in below_root)
         self.telling = dict.fromkeys((owner,) if is_even else self.queues)
+        self._heads: dict[QueueId, QueueId] = {}
+
+    def head(self, queue: QueueId) -> QueueId:
+        """The queue by whose quota the room of a queue goes."""
+        head = self._heads.get(queue)
+        if head is None:
+            head = self._heads[queue] = nearest(queue, self.telling)
+        return head
 
     def _rule(self, queue: QueueId, parent: QueueId | None, below: dict[QueueId, QuotaRule]) -> QuotaRule:
         declared = self._state.queues[queue].declared.quotas.get(self.pool, Quota())
@@ -73,7 +81,8 @@ class QuotaRules:
 
     def used(self, queue: QueueId) -> int:
         """GPUs in use by a queue, and by those below it above their guarantees."""
-        return self._state.queues[queue].in_use.get(self.pool, 0) - self._absorbed(queue)
+        in_use = self._state.queues[queue].in_use.get(self.pool, 0)
+        return in_use - self._absorbed(queue) if self.queues[queue].guarantors else in_use
 
     def _absorbed(self, queue: QueueId) -> int:
         """What of the use below a queue the guarantees there absorb."""
@@ -120,13 +129,10 @@ class QuotaTree:
 
     def quota(self, queue: QueueId) -> QueueQuota:
         """What is used of a queue's quota; of the nearest above it, if it has none."""
-        quota = self._queues.get(queue)
+        name = self._rules.head(queue)
+        quota = self._queues.get(name)
         if quota is None:
-            name = nearest(queue, self._rules.telling)
-            quota = self._queues.get(name)
-            if quota is None:
-                quota = self._queues[name] = QueueQuota(self._rules.queues[name], self._rules.used(name))
-            self._queues[queue] = quota
+            quota = self._queues[name] = QueueQuota(self._rules.queues[name], self._rules.used(name))
         return quota
 
     def home_room(self, queue: QueueId, due: int) -> int:

@@ -192,11 +192,12 @@ class FleetState:
     def settle_credit(self, job: Job, attempt: Attempt, at_ms: int) -> None:
         """Credit the lenders and debit the borrower for the time the present charges held."""
         passed_ms, slices = at_ms - attempt.charged_since_ms, self.pools[attempt.pool].declared.slices_per_gpu
+        owner = job.owner
         for charge in attempt.charges:
-            if charge.owner != job.owner:
+            if charge.owner != owner:
                 gpu_milliseconds = passed_ms * charge.gpus // slices
                 self.owners[charge.owner].credit_gpu_milliseconds += gpu_milliseconds
-                self.owners[job.owner].credit_gpu_milliseconds -= gpu_milliseconds
+                self.owners[owner].credit_gpu_milliseconds -= gpu_milliseconds
 
     def charge(self, job: Job, attempt: Attempt, charges: tuple[Charge, ...], at_ms: int) -> None:
         """Replace an allocation's charges."""
