@@ -78,9 +78,15 @@ def pools(draw: st.DrawFn) -> list[Pool]:
         each = model.gpus_per_node * (SLICES if cut else 1)
         nodes = {owner: draw(st.sampled_from((0, 2, 2, 3, 4) if not cut else (0, 1, 2))) for owner in OWNERS}
         nodes["ant"] = max(1, nodes["ant"])
+        if draw(st.integers(0, 3)) == 3:
+            nodes["bee"] = nodes["cat"] = 0  # all ant's: there its jobs may take more than the share of their GPUs
         entitlements = {owner: count * each for owner, count in nodes.items() if count}
-        in_rack = draw(st.integers(1, 4))
-        found.append(pool(name, entitlements, model=model, nodes_per_rack=in_rack, racks_per_block=2, cut=cut))
+        found.append(
+            pool(
+                name, entitlements, model=model, nodes_per_rack=draw(st.integers(1, 4)), racks_per_block=2, cut=cut,
+                cpus=draw(st.sampled_from((0, 0, 20))), memory_mib=draw(st.sampled_from((0, 0, 100))),
+            )
+        )  # fmt: skip
     return found
 
 
@@ -149,6 +155,8 @@ def jobs(draw: st.DrawFn) -> Step:
         "topology": draw(st.sampled_from(TOPOLOGIES)),
         "segment_nodes": draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2))),
         "gpus_per_node": draw(st.sampled_from((0, 0, 0, 0, 0, 2, 4))),
+        "cpus_per_node": draw(st.sampled_from((0, 0, 0, 1, 3, 9, 20))),
+        "host_memory_mib_per_gpu": draw(st.sampled_from((0, 0, 0, 2, 12, 30))),
     }
     return ("submit", draw(st.sampled_from((1, 1, 1, 4))), queue, fields)
 

@@ -78,7 +78,7 @@ def do(harness: Harness, job: Job, reason: Reason) -> None:
             give_back(harness, numbers[0], (each for each in on(harness, reason.pool) if each.owner == job.owner))
         case _C.NOTHING_TO_BORROW | _C.TOO_FEW_FREE:
             give_back(harness, numbers[0], on(harness, reason.pool))
-        case _C.NO_SHAPE:
+        case _C.NO_SHAPE | _C.TOO_FEW_CPUS | _C.TOO_LITTLE_MEMORY:
             free_nodes(harness, job, reason.pool)
         case _C.POWER_CAP:
             harness.set_power(harness.state.pools[reason.pool].declared.site, 0)

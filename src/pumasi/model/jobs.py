@@ -100,8 +100,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
     `gpus` is the whole gang. `gpus_per_node` 0 lets each pool choose: the fewest nodes with the same number on each.
     With a `slice` (a MIG profile such as `1g.23gb`) they are slices of that kind, from a pool cut into such.
-    `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds. A node's CPUs and
-    memory are shared out in proportion to its GPUs; what is asked of them only rules out pools whose share is less.
+    `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds. CPUs and
+    memory that are not asked for come with the GPUs, in proportion; whoever asks for less has less.
     `prefers`: pools and sites to try first, in this order; it may run at others too.
     """
 

@@ -19,7 +19,7 @@ from pumasi.model.reservations import AdvanceReservation
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.outlook import NEVER_MS, Outlook, map_at, shape_ms
-from pumasi.scheduler.placement import find, rest_of
+from pumasi.scheduler.placement import find, rest_of, takes_more
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job, PlannedStart
@@ -37,16 +37,17 @@ def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Spa
 
     Home work may sit where another owner's start is planned, if it fits nowhere else. Notes who is held back.
     """
-    if not board.has_holds(fit.pool):
+    promised = promised_nodes(board, fit)
+    if not (promised or board.has_holds(fit.pool)):
         return find(board.free(fit.pool), fit.need)
     spans = _find_inside(board, job, fit) or find(board.free(fit.pool), fit.need)
     in_the_way = [] if spans is None else _in_the_way(board, job, fit.pool, board.now_ms)
-    if spans is None or not in_the_way:
+    if spans is None or not (promised or in_the_way):
         return spans
-    found = _find_beside(board, fit, spans, in_the_way)
+    found = _find_beside(board, fit, spans, [*promised, *[hold.spans for hold in in_the_way]])
     if found is None and is_home:
-        binding = [hold for hold in in_the_way if _is_binding(board, hold, job)]
-        found = _find_beside(board, fit, spans, binding)
+        binding = [hold.spans for hold in in_the_way if _is_binding(board, hold, job)]
+        found = _find_beside(board, fit, spans, [*promised, *binding])
     if found is None:
         board.held_back[job.id] = None
     return found
@@ -76,11 +77,26 @@ def _holds(board: Board, job: Job, pool: PoolId) -> list[Hold]:
     return [*board.planned_in(pool), *board.barring(job.spec.queue, NEVER_MS, pool)]
 
 
-def _find_beside(board: Board, fit: Fit, spans: tuple[Span, ...], holds: list[Hold]) -> tuple[Span, ...] | None:
-    """These spans if nobody holds them, or else others that nobody does."""
-    if not any(overlap(hold.spans, spans) for hold in holds):
+def promised_nodes(board: Board, fit: Fit) -> list[tuple[Span, ...]]:
+    """The nodes where anything is promised, whole, if the job takes more than the share of its GPUs.
+
+    What is promised are GPUs with their share of the rest, and what leaves them may have less than that.
+    """
+    free = board.free(fit.pool)
+    if not takes_more(free, fit.need):
+        return []
+    promised = [start.spans for start in board.planned_in(fit.pool)]
+    promised += [held.spans for held in board.reserved.values() if held.pool == fit.pool]
+    return [tuple([Span(span.first, span.nodes, free.full_mask) for span in spans]) for spans in promised]
+
+
+def _find_beside(
+    board: Board, fit: Fit, spans: tuple[Span, ...], held: list[tuple[Span, ...]]
+) -> tuple[Span, ...] | None:
+    """These spans if nothing of them is held, or else others of which nothing is."""
+    if not any(overlap(each, spans) for each in held):
         return spans
-    return find(board.shadow(fit.pool, tuple(hold.spans for hold in holds)), fit.need)
+    return find(board.shadow(fit.pool, tuple(held)), fit.need)
 
 
 def leaves_holds(board: Board, job: Job, pool: PoolId, spans: tuple[Span, ...], from_ms: int) -> bool:
@@ -147,14 +163,17 @@ def plan_start(board: Board, job: Job, demand: Demand) -> None:
     """
     if job.spec.gpus < 2 or board.has_planned(demand.key):
         return
-    start = _earliest(board, job, [fit for fit in demand.home_fits if _may_plan_in(board, job, fit.pool)])
+    start = _earliest(board, job, [fit for fit in demand.home_fits if _may_plan_in(board, job, fit)])
     if start is not None:
         board.plan_start(start)
         _look_when_late(board, start)
 
 
-def _may_plan_in(board: Board, job: Job, pool: PoolId) -> bool:
-    is_open = has_slot(board, job.owner, pool) and board.is_connected(pool)
+def _may_plan_in(board: Board, job: Job, fit: Fit) -> bool:
+    pool = fit.pool
+    is_open = (
+        has_slot(board, job.owner, pool) and board.is_connected(pool) and not takes_more(board.free(pool), fit.need)
+    )
     return is_open and not board.is_queue_bound(job, pool) and board.home_most(job, pool) >= job.spec.gpus
 
 
@@ -215,6 +234,8 @@ def _when_all_is_kept(board: Board, job: Job, pool: PoolId) -> tuple[Outlook, in
         if state is not NodeState.UP:
             outlook.close((Span(node, 1, board.free(pool).full_mask),))
     outlook.gpu_ends_ms = np.maximum(outlook.gpu_ends_ms, board.outlook(pool).gpu_ends_ms)  # who is in may stay on
+    if board.free(pool).tight:
+        outlook.keep_rest(board.free(pool))
     return outlook, idle
 
 

@@ -303,6 +303,8 @@ class Board:
         self._taken.setdefault(pool, []).extend(spans)
         for shadow in self._shadows.get(pool, _NO_SHADOWS).values():
             shadow.take_free(spans)
+            for span in spans:
+                shadow.note(span)
         if pool in self._tenants:
             self._tenants[pool].touch(spans)
         self._take_quota(job, pool, job.spec.gpus)
@@ -311,6 +313,9 @@ class Board:
     def start_reserved(self, job: Job, reservation: Reservation) -> None:
         """Give a job the GPUs reserved for it."""
         self._end_reservation(reservation, ReservationState.FULFILLED)
+        for span in reservation.spans:
+            if span.cpus or span.memory_mib:  # until now its GPUs' share was kept for it
+                self._writable(reservation.pool).note(span)
         self._start(job, reservation.pool, reservation.spans, reservation.charges)
 
     def release(self, reservation: Reservation) -> None:

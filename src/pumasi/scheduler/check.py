@@ -21,12 +21,20 @@ from pumasi.events.facts import (
     StartPlanned,
     StopOrdered,
 )
-from pumasi.model.fleet import GpuModel, Pool, QueueOrder, Stage
+from pumasi.model.fleet import GpuModel, QueueOrder, Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
 from pumasi.scheduler.check_backfill import delays, may_be_held_back, planned_well
 from pumasi.scheduler.check_power import beyond_power, power_left, stopped_for_power, usable
 from pumasi.scheduler.check_preempt import ending_home, is_preempted, needless, preempted
+from pumasi.scheduler.check_rest import (
+    enough,
+    may_ask,
+    placed_with_rest,
+    promised_nodes,
+    promised_with_rest,
+    takes_more,
+)
 from pumasi.scheduler.plan import Plan
 from pumasi.state import snapshot
 from pumasi.state.fleet_state import FleetState
@@ -89,14 +97,17 @@ def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
             yield from _fulfilled(copy, event)
         case AttemptPlaced():
             yield from _placed(copy, event)
+            yield from placed_with_rest(copy, event)
             yield from delays(copy, event)
             if event.job not in seen.fulfilled:
                 yield from _charged(copy, copy.jobs[event.job], event.pool, event.charges, (), event.at_ms)
         case StartPlanned():
             yield from sit(copy, copy.jobs[event.job].spec, event.pool, event.spans, event.at_ms)
             yield from planned_well(copy, event)
+            yield from promised_with_rest(copy, event, event.start_ms)
         case ReservationMade():
             yield from _reserved(copy, event, seen)
+            yield from promised_with_rest(copy, event, event.due_ms)
         case StopOrdered():
             seen.victims.setdefault(event.claimant, []).append(event.job)
             yield from _JUDGES.get(event.cause, _stopped)(copy, event)
@@ -168,7 +179,7 @@ def _suits(state: FleetState, spec: JobSpec, pool: str, at_ms: int) -> Iterator[
         and spec.slice == record.declared.slice
         and spec.memory_gib_per_gpu <= _memory_gib(model, record.declared.slice)
         and spec.cpu_arch in {None, model.cpu_arch}
-        and _has_its_share(record.declared, spec)
+        and may_ask(record.declared, spec)
         and (not spec.pools or pool in spec.pools)
         and (not spec.sites or record.declared.site in spec.sites)
         and (spec.data_class == "open" or spec.data_class in site.declared.clearances)
@@ -180,15 +191,6 @@ def _suits(state: FleetState, spec: JobSpec, pool: str, at_ms: int) -> Iterator[
 
 def _memory_gib(model: GpuModel, cut: str) -> int:
     return {"": model.memory_gib, **{profile.name: profile.memory_gib for profile in model.mig_profiles}}[cut]
-
-
-def _has_its_share(pool: Pool, spec: JobSpec) -> bool:
-    """On each node the job's GPUs come with as much of the node's CPUs and memory as it asks for."""
-    each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, pool.gpus_per_node)
-    cpus = max(spec.cpus_per_node, spec.cpus_per_gpu * each)
-    memory_mib = max(spec.host_memory_mib_per_node, spec.host_memory_mib_per_gpu * each)
-    shares = ((cpus, pool.cpus_per_node), (memory_mib, pool.memory_mib_per_node))
-    return all(not whole or asked * pool.gpus_per_node <= whole * each for asked, whole in shares)
 
 
 # --- whose GPUs ------------------------------------------------------------------------------------------------------
@@ -408,7 +410,9 @@ def fits(state: FleetState, spec: JobSpec, pool: str) -> bool:
         return False
     segment = max(1, spec.segment_nodes)
     groups, rest = divmod(spec.gpus // each, segment)
-    racks = Counter(node // declared.nodes_per_rack for node, mask in enumerate(masks) if mask.bit_count() >= each)
+    has_enough, kept = enough(state, spec, pool), promised_nodes(state, pool) if takes_more(declared, spec) else ()
+    roomy = [node for node, mask in enumerate(masks) if mask.bit_count() >= each and node in has_enough]
+    racks = Counter(node // declared.nodes_per_rack for node in roomy if node not in kept)
     level = spec.topology.level if spec.topology.required else Level.POOL
     width = {Level.RACK: 1, Level.BLOCK: declared.racks_per_block, Level.POOL: len(masks)}[level]
     domains: Counter[int] = Counter()

@@ -30,7 +30,7 @@ def planned_well(state: FleetState, event: StartPlanned) -> Iterator[str]:
     others = _promises(state, job.spec.queue, event.pool)
     for node, gpu in _gpus(event.spans):
         holder = state.occupancy[event.pool].holder(node, gpu)
-        if holder and _end_ms(state.jobs[holder]) > event.start_ms:
+        if holder and end_ms(state.jobs[holder]) > event.start_ms:
             yield f"job {event.job} is to start on node {node}, where job {holder} may still run"
         if any(_meet(other, start) and (node, gpu) in set(_gpus(other.spans)) for other in others):
             yield f"job {event.job} is to start on node {node}, which is promised already"
@@ -83,13 +83,13 @@ def _promises(state: FleetState, queue: QueueId, pool: str) -> list[_Promise]:
 
 def _planned(state: FleetState, start: PlannedStart) -> _Promise:
     job = state.jobs[start.job]
-    end_ms = start.start_ms + job.spec.time_limit_seconds * 1000
-    return _Promise(f"job {job.id}", job.owner, job.spec.gpus, start.spans, start.start_ms, end_ms, job.id)
+    until_ms = start.start_ms + job.spec.time_limit_seconds * 1000
+    return _Promise(f"job {job.id}", job.owner, job.spec.gpus, start.spans, start.start_ms, until_ms, job.id)
 
 
 def _is_free_at(state: FleetState, pool: str, gpu: tuple[int, int], at_ms: int) -> bool:
     holder = state.occupancy[pool].holder(*gpu)
-    return not holder or _end_ms(state.jobs[holder]) <= at_ms
+    return not holder or end_ms(state.jobs[holder]) <= at_ms
 
 
 def may_be_held_back(state: FleetState, job: Job, pool: str, now_ms: int) -> bool:
@@ -103,13 +103,14 @@ def _left_at(state: FleetState, pool: str, promise: _Promise, promises: list[_Pr
     """GPUs of its owner's entitlement that nobody needs when it comes, if all promises are kept."""
     owner = promise.owner
     account = state.books[pool].get(owner)
-    live = [state.jobs[job] for job in state.active[pool] if _end_ms(state.jobs[job]) <= promise.start_ms]
+    live = [state.jobs[job] for job in state.active[pool] if end_ms(state.jobs[job]) <= promise.start_ms]
     back = sum(charge.gpus for job in live for charge in job.attempts[-1].charges if charge.owner == owner)
     meanwhile = [each for each in promises if each.owner == owner and each.start_ms <= promise.start_ms < each.end_ms]
     return (account.idle if account else 0) + back - sum(each.gpus for each in meanwhile)
 
 
-def _end_ms(job: Job) -> int:
+def end_ms(job: Job) -> int:
+    """When a live job ends at the latest."""
     attempt = job.attempts[-1]
     limit_ms = (attempt.started_ms or attempt.placed_ms) + job.spec.time_limit_seconds * 1000
     return min(limit_ms, attempt.stop.kill_at_ms) if attempt.stop else limit_ms

@@ -42,7 +42,30 @@ def need_in(pool: Pool, spec: JobSpec) -> Need:
     """What the job needs in a pool whose nodes can hold it evenly."""
     each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, pool.gpus_per_node)
     topology, segment = spec.topology, max(1, spec.segment_nodes)
-    return Need(spec.gpus // each, each, topology.level, topology.required, segment, topology.spread)
+    nodes, (cpus, memory_mib) = spec.gpus // each, _beside(pool, spec, each)
+    return Need(nodes, each, topology.level, topology.required, segment, topology.spread, cpus, memory_mib)
+
+
+def _beside(pool: Pool, spec: JobSpec, each: int) -> tuple[int, int]:
+    """CPUs and MiB that the job takes on each node; 0 for the share of its GPUs there. Whole nodes it has whole."""
+    shares = _shares(pool, each)
+    if each == pool.gpus_per_node:
+        return 0, 0
+    cpus, memory_mib = (
+        0 if asked == share else asked for asked, share in zip(_asked_beside(spec, each), shares, strict=True)
+    )
+    return cpus if pool.cpus_per_node else 0, memory_mib if pool.memory_mib_per_node else 0
+
+
+def _asked_beside(spec: JobSpec, each: int) -> tuple[int, int]:
+    """CPUs and MiB that the job asks for on each node, beside so many GPUs; 0 if it says nothing of them."""
+    cpus = max(spec.cpus_per_node, spec.cpus_per_gpu * each)
+    return cpus, max(spec.host_memory_mib_per_node, spec.host_memory_mib_per_gpu * each)
+
+
+def _shares(pool: Pool, gpus: int) -> tuple[int, int]:
+    """Whole CPUs and MiB that come with so many GPUs of a node."""
+    return pool.cpus_per_node * gpus // pool.gpus_per_node, pool.memory_mib_per_node * gpus // pool.gpus_per_node
 
 
 def verdict_on(state: FleetState, spec: JobSpec, pool: PoolId, rules: Iterable[PlacementRule]) -> Verdict | None:
@@ -119,17 +142,22 @@ def _shape(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
 
 
 def _host(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
-    """A node's CPUs and memory are shared out in proportion to its GPUs; a pool that declares none is not judged."""
+    """CPUs and memory of a node come with its GPUs in proportion; only who owns a pool alone may take more there.
+
+    A pool that declares none is not judged.
+    """
     each = need_in(pool, spec).each
-    cpus = max(spec.cpus_per_node, spec.cpus_per_gpu * each)
-    cpus_share = pool.cpus_per_node * each // pool.gpus_per_node
-    if pool.cpus_per_node and cpus > cpus_share:
-        return ReasonCode.CPUS, f"{each} GPUs of a node come with {cpus_share} CPUs there, the job asks for {cpus}"
-    memory_mib = max(spec.host_memory_mib_per_node, spec.host_memory_mib_per_gpu * each)
-    memory_share_mib = pool.memory_mib_per_node * each // pool.gpus_per_node
-    if pool.memory_mib_per_node and memory_mib > memory_share_mib:
-        share = f"{each} GPUs of a node come with {memory_share_mib:,} MiB of its memory there"
-        return ReasonCode.HOST_MEMORY, f"{share}, the job asks for {memory_mib:,}"
+    is_alone = [owner for owner, gpus in pool.entitlements.items() if gpus] == [queue_owner(spec.queue)]
+    kinds = (
+        (ReasonCode.CPUS, "CPUs", pool.cpus_per_node),
+        (ReasonCode.HOST_MEMORY, "MiB of memory", pool.memory_mib_per_node),
+    )
+    for (code, what, per_node), asked, share in zip(kinds, _asked_beside(spec, each), _shares(pool, each), strict=True):
+        if per_node and asked > per_node:
+            return code, f"its nodes have {per_node:,} {what}, the job asks for {asked:,}"
+        if per_node and asked > share and not is_alone:
+            come = f"{each} GPUs of a node come with {share:,} {what} there, the job asks for {asked:,}"
+            return code, f"{come}; more than that is for an owner that is entitled to the pool alone"
     return None
 
 

@@ -8,13 +8,15 @@ from functools import cached_property
 
 from pumasi.model.ids import JobId, PoolId, QueueId
 from pumasi.model.jobs import JobState, Level
+from pumasi.scheduler.backfill import promised_nodes
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.eligibility import queue_verdict
 from pumasi.scheduler.estimate import Estimates
-from pumasi.scheduler.placement import find, segment_counts
+from pumasi.scheduler.placement import find, roomy, segment_counts, short
 from pumasi.scheduler.reasons import Reason, ReasonCode, Reasons, Verdict
 from pumasi.scheduler.shapes import Fit, Need
+from pumasi.state.freemap import FreeMap, indices
 from pumasi.state.lending import LendingRule, refusal_now
 from pumasi.state.records import Job, Reservation
 
@@ -25,9 +27,9 @@ _C = ReasonCode
 
 # The nearer to a start, the earlier; what no waiting changes comes last.
 _NEARNESS = (
-    _C.TOO_FEW_FREE, _C.PLANNED_START, _C.RESERVED, _C.NO_SHAPE, _C.POWER_CAP, _C.LENT_OUT, _C.QUEUE_LIMIT,
-    _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW, _C.OUTSIDE_LENDING_WINDOW, _C.SITE_NOT_CONNECTED,
-    _C.LENDER_REFUSES_OWNER, _C.LENDER_REFUSES_KIND, _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL,
+    _C.TOO_FEW_FREE, _C.PLANNED_START, _C.RESERVED, _C.TOO_FEW_CPUS, _C.TOO_LITTLE_MEMORY, _C.NO_SHAPE, _C.POWER_CAP,
+    _C.LENT_OUT, _C.QUEUE_LIMIT, _C.ENTITLEMENT_USED, _C.NOTHING_TO_BORROW, _C.OUTSIDE_LENDING_WINDOW,
+    _C.SITE_NOT_CONNECTED, _C.LENDER_REFUSES_OWNER, _C.LENDER_REFUSES_KIND, _C.LENDING_LIMIT, _C.ENTITLEMENT_TOO_SMALL,
     _C.QUEUE_LIMIT_TOO_SMALL,
 )  # fmt: skip
 _RANK = {code: rank for rank, code in enumerate(_NEARNESS)}
@@ -199,7 +201,7 @@ def _blocker(board: Board, job: Job, demand: Demand, fit: Fit) -> Reason | None:
         return Reason(_C.POWER_CAP, pool, detail, f"{missing} GPUs given back at {pool}, or power for them")
     if _own(board, job, pool) + _lendable(board, job, demand, pool) < gpus:
         return _not_entitled(board, job, demand, fit)
-    return _not_free(board, fit) or _held_back(board, job, pool)
+    return _not_free(board, fit) or _kept_off(board, fit) or _held_back(board, job, pool)
 
 
 def _queue_limit(board: Board, job: Job, pool: PoolId) -> Reason:
@@ -292,15 +294,42 @@ def _not_free(board: Board, fit: Fit) -> Reason | None:
         missing = need.gpus - free.free_gpus
         detail = f"{free.free_gpus} GPUs are free there, the job asks for {need.gpus}"
         return Reason(_C.TOO_FEW_FREE, pool, detail, f"{missing} more free GPUs at {pool}")
-    return _no_shape(board, fit) if find(free, need) is None else None
+    return None if find(free, need) is not None else _no_shape(board, fit) or _no_rest(free, fit)
 
 
-def _no_shape(board: Board, fit: Fit) -> Reason:
+def _no_rest(free: FreeMap, fit: Fit) -> Reason:
+    """The GPUs are free, and the CPUs or the memory beside them are not: what the node with most of it has."""
+    need, had = fit.need, [free.left_on(node) for node in indices(short(free, fit.need, roomy(free, fit.need.each)))]
+    cpus = need.cpus or -(-need.each * free.cpus_per_node // free.gpus_per_node)
+    memory_mib = need.memory_mib or -(-need.each * free.memory_mib_per_node // free.gpus_per_node)
+    lacks_cpus = [left for left, _ in had if left < cpus]
+    code, what, asked, most = (
+        (_C.TOO_FEW_CPUS, "CPUs", cpus, max(lacks_cpus))
+        if lacks_cpus
+        else (_C.TOO_LITTLE_MEMORY, "MiB of memory", memory_mib, max(left for _, left in had))
+    )
+    where = f"beside {need.each} free GPUs of a node"
+    detail = f"{where} there {most:,} {what} are free, the job asks for {asked:,}"
+    return Reason(code, fit.pool, detail, f"{asked - most:,} more {what} free {where} at {fit.pool}")
+
+
+def _kept_off(board: Board, fit: Fit) -> Reason | None:
+    """What is promised to others, if the job takes more than the share of its GPUs and finds room only beside that."""
+    promised = promised_nodes(board, fit)
+    if not promised or find(board.shadow(fit.pool, tuple(promised)), fit.need) is not None:
+        return None
+    detail = "it takes more than the share of its GPUs, which it may not on nodes where others are promised their start"
+    return Reason(_C.PLANNED_START, fit.pool, detail, f"the starts promised at {fit.pool}")
+
+
+def _no_shape(board: Board, fit: Fit) -> Reason | None:
     need, free = fit.need, board.free(fit.pool)
     counts = segment_counts(free, need)
     width = {Level.RACK: 1, Level.BLOCK: free.racks_per_block, Level.POOL: len(counts)}[need.widest]
     most = max(sum(counts[first : first + width]) for first in range(0, len(counts), width))
     wanted = need.nodes // need.segment
+    if most >= wanted:
+        return None
     where = "" if need.widest is Level.POOL else f" in one {need.widest}"
     detail = f"the job needs {_things(need, wanted)}{where}, at most {most} can be had"
     return Reason(_C.NO_SHAPE, fit.pool, detail, f"{_things(need, wanted - most)}{where} more at {fit.pool}")

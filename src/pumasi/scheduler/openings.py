@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from pumasi.model.ids import JobId
 from pumasi.model.jobs import Level
-from pumasi.scheduler.placement import roomy
+from pumasi.scheduler.placement import roomy, short
 from pumasi.scheduler.shapes import Need
 from pumasi.state.freemap import FreeMap
 from pumasi.state.records import Job
@@ -127,9 +127,10 @@ class Openings:
 
     def _opening(self, node: int) -> Opening | None:
         """The least that must go for a node that lacks GPUs; None if all that could go do not do."""
-        missing = self._need.each - self._free().masks[node].bit_count()
+        free = self._free()
+        missing = self._need.each - free.masks[node].bit_count()
         if missing <= 0:
-            return (0, node, ())
+            return None if free.tight and short(free, self._need, 1 << node) else (0, node, ())
         jobs_on = self._jobs_on(node)
         if not jobs_on:
             return None

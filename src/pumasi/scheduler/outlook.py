@@ -91,6 +91,14 @@ class Outlook:
         """These GPUs never come free."""
         self._mark(spans, NEVER_MS)
 
+    def keep_rest(self, like: FreeMap) -> None:
+        """Nodes where a run takes more than the share of its GPUs come free when it ends; its CPUs do no sooner."""
+        for slot, spans in self._runs.values():
+            for span in spans:
+                if like.takes_more(span):
+                    nodes = self.gpu_ends_ms[span.first : span.first + span.nodes]
+                    np.maximum(nodes, self._ends_ms[slot], out=nodes)
+
     def returned_gpus(self, owner: OwnerId, by_ms: int) -> int:
         """GPUs of the owner's entitlement that come back until then."""
         gpus = self._charged.get(owner)

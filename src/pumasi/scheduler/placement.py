@@ -21,31 +21,46 @@ def find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
     if not need.each:
         return _beside_gpus(free, need)
     spans = _find(with_rest(free, need), need)
-    return asking(spans, need) if spans and (need.cpus or need.memory_mib) else spans
+    return None if spans is None else asking(spans, need)
 
 
 def with_rest(free: FreeMap, need: Need) -> FreeMap:
     """The free GPUs on nodes that have CPUs and memory for the need as well, to read."""
     if not (free.tight or need.cpus or need.memory_mib):
         return free
-    short = free.short(roomy(free, need.each), need.each, need.cpus, need.memory_mib)
-    if not short:
+    lacking = short(free, need, roomy(free, need.each))
+    if not lacking:
         return free
     rest = free.branch()
-    rest.take_free(Span(node, 1, free.full_mask) for node in indices(short))
+    rest.take_free(Span(node, 1, free.full_mask) for node in indices(lacking))
     return rest
+
+
+def short(free: FreeMap, need: Need, among: int) -> int:
+    """Those of these nodes, bitsets, that have the free GPUs for the need and too few CPUs or too little memory."""
+    return free.short(among, need.each, need.cpus, need.memory_mib)
+
+
+def takes_more(free: FreeMap, need: Need) -> bool:
+    """True if the job takes more CPUs or memory than the share of its GPUs."""
+    return free.takes_more(Span(0, 1, (1 << need.each) - 1, need.cpus, need.memory_mib))
 
 
 def asking(spans: tuple[Span, ...], need: Need) -> tuple[Span, ...]:
     """The spans with the CPUs and the memory that the job takes beside its GPUs."""
+    if not (need.cpus or need.memory_mib):
+        return spans
     return tuple([Span(span.first, span.nodes, span.gpu_mask, need.cpus, need.memory_mib) for span in spans])
 
 
 def _beside_gpus(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
     """A node for CPUs and memory alone: the one with the fewest free GPUs that has enough left beside their share."""
     everywhere = (1 << free.nodes) - 1
-    roomy_nodes = indices(everywhere & ~free.short(everywhere, 0, need.cpus, need.memory_mib))
-    node = min(roomy_nodes, key=lambda node: (free.masks[node].bit_count(), node), default=None)
+    node = min(
+        indices(everywhere & ~short(free, need, everywhere)),
+        key=lambda node: (free.masks[node].bit_count(), node),
+        default=None,
+    )
     return None if node is None else asking((Span(node, 1, 0),), need)
 
 

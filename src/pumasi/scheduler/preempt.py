@@ -7,7 +7,7 @@ they leave is reserved, as for a reclaim. Nothing is taken from other owners. A 
 policy's `preemption_limit` says does so no more: however much goes before it, it comes to an end.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import merge
 
 from msgspec import Struct
@@ -19,10 +19,10 @@ from pumasi.scheduler.backfill import leaves_holds
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import kill_at_by_contract_ms, lost_gpu_milliseconds
-from pumasi.scheduler.placement import find
+from pumasi.scheduler.placement import find, takes_more
 from pumasi.scheduler.power import spare_gpus
-from pumasi.scheduler.shapes import Fit
-from pumasi.state.freemap import FreeMap
+from pumasi.scheduler.shapes import Fit, Need
+from pumasi.state.freemap import FreeMap, indices
 from pumasi.state.records import Job
 
 LOOKS_MAX = 64  # different needs that one queue may ask for in a cycle
@@ -97,11 +97,13 @@ def _preempt(board: Board, scope: QueueId, job: Job, demand: Demand) -> bool:
 
 
 def _room(board: Board, scope: QueueId, job: Job, fit: Fit) -> _Room | None:
-    candidates = _candidates(board, scope, job, fit.pool) if board.is_connected(fit.pool) else []
-    branch = board.free(fit.pool).branch()
+    free = board.free(fit.pool)
+    may_claim = board.is_connected(fit.pool) and not takes_more(free, fit.need)
+    candidates = _candidates(board, scope, job, fit.pool) if may_claim else []
+    branch = free.branch()
     chosen = _enough(board, job, fit, candidates, branch)
     victims = _pruned(board, job, fit, chosen, branch)
-    spans = find(branch, fit.need)
+    spans = _find(free, branch, fit.need)
     if not victims or spans is None:
         return None
     return _Room(fit.pool, spans, tuple(victims), sum(lost_gpu_milliseconds(board, victim) for victim in victims))
@@ -156,10 +158,10 @@ def _enough(board: Board, job: Job, fit: Fit, candidates: list[Job], branch: Fre
     """The first of them whose end makes room; none if even all together make none. The branch gets their GPUs."""
     missing = _missing(board, job, fit.pool)
     for number, victim in enumerate(candidates, 1):
-        _move(branch.give, board, victim)
+        _move(branch, board, victim, leaves=True)
         missing -= victim.spec.gpus
         is_worth_a_look = missing <= 0 and (number & (number - 1) == 0 or number == len(candidates))
-        if is_worth_a_look and find(branch, fit.need) is not None:
+        if is_worth_a_look and _find(board.free(fit.pool), branch, fit.need) is not None:
             return candidates[:number]
     return []
 
@@ -169,17 +171,30 @@ def _pruned(board: Board, job: Job, fit: Fit, chosen: list[Job], branch: FreeMap
     missing = _missing(board, job, fit.pool) - sum(victim.spec.gpus for victim in chosen)
     kept = []
     for victim in reversed(chosen):
-        _move(branch.take, board, victim)
-        if missing + victim.spec.gpus > 0 or find(branch, fit.need) is None:
-            _move(branch.give, board, victim)
+        _move(branch, board, victim, leaves=False)
+        if missing + victim.spec.gpus > 0 or _find(board.free(fit.pool), branch, fit.need) is None:
+            _move(branch, board, victim, leaves=True)
             kept.append(victim)
         else:
             missing += victim.spec.gpus
     return kept[::-1]
 
 
-def _move(step: Callable[[Span], None], board: Board, victim: Job) -> None:
-    """Give to a map, or take from it, the GPUs that a victim leaves to others: on sound nodes, and held by nobody."""
+def _find(now: FreeMap, then: FreeMap, need: Need) -> tuple[Span, ...] | None:
+    """Where the job sits once some have left, what is free `then`.
+
+    Where one who stays takes more than the share of its GPUs only what is free `now` counts: what leaves may have less.
+    """
+    if not then.tight:
+        return find(then, need)
+    sure = then.branch()
+    sure.take_free(Span(node, 1, now.full_mask & ~now.masks[node]) for node in indices(then.tight))
+    return find(sure, need)
+
+
+def _move(branch: FreeMap, board: Board, victim: Job, *, leaves: bool) -> None:
+    """Give to a map, or take from it, what a victim leaves to others: on sound nodes, and held by nobody."""
+    step = branch.give if leaves else branch.take
     attempt = victim.attempts[-1]
     tenants, states = board.tenants(attempt.pool), board.state.occupancy[attempt.pool].node_states
     for span in attempt.spans:
@@ -187,3 +202,4 @@ def _move(step: Callable[[Span], None], board: Board, victim: Job) -> None:
             mask = span.gpu_mask & ~tenants.held(node)
             if mask and states.get(node, NodeState.UP) is NodeState.UP:
                 step(Span(node, 1, mask))
+                branch.note(Span(node, 1, span.gpu_mask, span.cpus, span.memory_mib), -1 if leaves else 1)

@@ -49,6 +49,8 @@ class ReasonCode(StrEnum):
     NOTHING_TO_BORROW = "nothing_to_borrow"
     TOO_FEW_FREE = "too_few_free"
     NO_SHAPE = "no_shape"
+    TOO_FEW_CPUS = "too_few_cpus"
+    TOO_LITTLE_MEMORY = "too_little_memory"
 
 
 _C = ReasonCode
@@ -90,6 +92,8 @@ SLURM_WORDS: dict[ReasonCode, str] = {
     _C.NOTHING_TO_BORROW: "QOSGrpGRES",
     _C.TOO_FEW_FREE: "Resources",
     _C.NO_SHAPE: "Resources",
+    _C.TOO_FEW_CPUS: "Resources",
+    _C.TOO_LITTLE_MEMORY: "Resources",
 }
 
 

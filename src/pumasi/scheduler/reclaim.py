@@ -20,7 +20,7 @@ from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
 from pumasi.scheduler.openings import Opening, Victim
-from pumasi.scheduler.placement import find, merged, pick_gpus
+from pumasi.scheduler.placement import asking, find, merged, pick_gpus, takes_more
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.scheduler.victims import Candidates, Kept
@@ -131,6 +131,8 @@ class Claims:
         for fit in demand.open_home_fits:
             if not board.is_connected(fit.pool) or self._room(owner, fit.pool) < fit.need.gpus:
                 continue
+            if takes_more(board.free(fit.pool), fit.need):
+                continue  # what is promised to a claim is GPUs with their share of the rest
             key = (owner, fit.pool, tuple(made.spans for made in reserved if made.pool == fit.pool))
             if key not in self._candidates:
                 self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner), kept=key[2])
@@ -234,7 +236,7 @@ def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victi
         for node in victim.pieces.keys() & nodes.keys():
             nodes[node] |= victim.pieces[node]
     picks = {node: pick_gpus(mask, need.each, free.slices_per_gpu) for node, mask in sorted(nodes.items())}
-    return merged([Span(node, 1, mask) for node, mask in picks.items()]), victims
+    return asking(merged([Span(node, 1, mask) for node, mask in picks.items()]), need), victims
 
 
 def _pruned(free: FreeMap, need: Need, chosen: list[Victim]) -> Found | None:

@@ -80,13 +80,21 @@ class Candidates:
         """What reservations hold on these nodes is no longer left to others."""
         occupancy, victims = self._board.state.occupancy[self._pool], self.victims
         for node in nodes:
-            held = self._tenants.held(node)
+            held = self._held(node)
             for job in occupancy.jobs_on(node) if held else ():
                 pieces = victims[job].pieces if job in victims else {}
                 if pieces.get(node, 0) & held:
                     pieces[node] &= ~held
                     if not pieces[node]:
                         del pieces[node]
+
+    def _held(self, node: int) -> int:
+        """The GPUs of a node that claims cannot count on: those that reservations hold.
+
+        Where somebody takes more than the share of its GPUs all of them, as what leaves may have taken less than that.
+        """
+        free = self.free
+        return free.full_mask if free.tight and free.tight >> node & 1 else self._tenants.held(node)
 
     def openings(self, need: Need, *, by_size: bool) -> Openings:
         """What could be cleared for a need, at least cost or, `by_size`, so that the fewest GPUs are evicted."""
@@ -134,12 +142,13 @@ class Candidates:
         return None
 
     def _pieces(self, job: Job) -> dict[int, int]:
-        """The GPUs a job would leave to others: on nodes that are up, and not held by a reservation already."""
-        states, tenants = self._board.state.occupancy[self._pool].node_states, self._tenants
+        """The GPUs a job would leave to others: on nodes that are up, and not held already."""
+        states = self._board.state.occupancy[self._pool].node_states
+        held = self._held if self.free.tight else self._tenants.held
         pieces = {}
         for span in job.attempts[-1].spans:
             for node in range(span.first, span.first + span.nodes):
-                mask = span.gpu_mask & ~tenants.held(node)
+                mask = span.gpu_mask & ~held(node)
                 is_for_others = node in self._kept_nodes
                 if mask and not is_for_others and (not states or states.get(node, NodeState.UP) is NodeState.UP):
                     pieces[node] = mask

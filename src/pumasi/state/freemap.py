@@ -151,11 +151,12 @@ class FreeMap:
 
     def free_in(self, span: Span) -> bool:
         """True if the span lies in the pool, and every GPU of it is free with what the span has beside it."""
-        if span.first < 0 or span.first + span.nodes > self.nodes:
+        if span.first < 0 or span.first + span.nodes > self.nodes or not self._are_free(span):
             return False
-        return self._are_free(span) and not self.short(
-            ((1 << span.nodes) - 1) << span.first, span.gpu_mask.bit_count(), span.cpus, span.memory_mib
-        )
+        if not (self.tight or span.cpus or span.memory_mib):
+            return True
+        nodes = ((1 << span.nodes) - 1) << span.first
+        return not self.short(nodes, span.gpu_mask.bit_count(), span.cpus, span.memory_mib)
 
     def _are_free(self, span: Span) -> bool:
         wanted = span.gpu_mask
@@ -187,6 +188,20 @@ class FreeMap:
             if now == _NOTHING:
                 del self.beyond[node]
                 self.noted ^= 1 << node
+
+    def left_on(self, node: int) -> tuple[int, int]:
+        """Whole CPUs and MiB of a node that come with its free GPUs."""
+        gpus, parts = self.masks[node].bit_count(), self.gpus_per_node
+        cpu_parts, memory_parts, _ = self.beyond.get(node, _NOTHING)
+        return (
+            (gpus * self.cpus_per_node - cpu_parts) // parts,
+            (gpus * self.memory_mib_per_node - memory_parts) // parts,
+        )
+
+    def takes_more(self, span: Span) -> bool:
+        """True if the span takes more CPUs or memory than the share of its GPUs."""
+        asks = span.cpus or span.memory_mib
+        return bool(asks and self.above_share(span.gpu_mask.bit_count(), span.cpus, span.memory_mib).jobs)
 
     def above_share(self, gpus: int, cpus: int, memory_mib: int) -> Beyond:
         """What a job takes on a node beyond the share of its GPUs there; 0 CPUs or MiB: no more than that."""

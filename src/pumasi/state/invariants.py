@@ -4,11 +4,12 @@ Each check recomputes from the jobs what the incremental counters claim, and yie
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from pumasi.events.facts import AdvanceReservationState, NodeState
 from pumasi.model.ids import QueueId, queue_parent
-from pumasi.model.jobs import JobState, gpus_on_each_node, overlap
+from pumasi.model.jobs import JobState, Span, gpus_on_each_node, overlap
 from pumasi.state.accounts import Accounts, post, promise
 from pumasi.state.backlog import Backlog, shape_key
 from pumasi.state.fleet_state import FleetState
@@ -19,7 +20,7 @@ from pumasi.state.records import Account, AdvanceRecord, Job
 
 def violations(state: FleetState) -> list[str]:
     """Every violated invariant of the state, in words; empty when all hold."""
-    checks = (_gpus_once, _gangs, _charges, _books, _capacity, _queues, _waiting, _guests, _free_maps)
+    checks = (_gpus_once, _rest_once, _gangs, _charges, _books, _capacity, _queues, _waiting, _guests, _free_maps)
     return [finding for check in checks for finding in check(state)]
 
 
@@ -52,6 +53,35 @@ def _gpus_of(job: Job) -> Iterator[tuple[int, int]]:
             for gpu in range(span.gpu_mask.bit_length()):
                 if span.gpu_mask >> gpu & 1:
                     yield node, gpu
+
+
+def _rest_once(state: FleetState) -> Iterator[str]:
+    """No node gives more CPUs or memory than it has, and the free map notes who takes more or less than its share."""
+    for pool, record in state.pools.items():
+        declared, beyond = record.declared, state.occupancy[pool].free.beyond.items()
+        cpus = {node: extra.cpu_parts for node, extra in beyond if extra.cpu_parts}
+        memory = {node: extra.memory_parts for node, extra in beyond if extra.memory_parts}
+        yield from _given_once(state, pool, declared.cpus_per_node, attrgetter("cpus"), cpus)
+        yield from _given_once(state, pool, declared.memory_mib_per_node, attrgetter("memory_mib"), memory)
+
+
+def _given_once(
+    state: FleetState, pool: str, per_node: int, asked_of: Callable[[Span], int], noted: dict[int, int]
+) -> Iterator[str]:
+    """The same of one of the two. `noted`: parts by node, as many to one as a node has GPUs."""
+    each = state.pools[pool].declared.gpus_per_node
+    given: Counter[int] = Counter()
+    beyond: Counter[int] = Counter()
+    for span in (span for job in state.active[pool] if per_node for span in state.jobs[job].attempts[-1].spans):
+        share = span.gpu_mask.bit_count() * per_node
+        parts = asked_of(span) * each or share
+        given.update(dict.fromkeys(range(span.first, span.first + span.nodes), parts))
+        beyond.update(dict.fromkeys(range(span.first, span.first + span.nodes), parts - share))
+    for node, parts in given.items():
+        if parts > per_node * each:
+            yield f"pool {pool}: node {node} gives {parts} of {per_node * each} parts of its CPUs or memory"
+    if {node: parts for node, parts in beyond.items() if parts} != noted:
+        yield f"pool {pool}: {noted} is noted beyond the share of GPUs, by the jobs it is {beyond}"
 
 
 def _gangs(state: FleetState) -> Iterator[str]:

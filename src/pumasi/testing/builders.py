@@ -50,10 +50,12 @@ def pool(
     racks_per_block: int = 2,
     site: str = "",
     cut: str = "",
+    cpus: int = 0,
+    memory_mib: int = 0,
 ) -> Pool:
     """A pool with as many nodes as its entitlements add up to, at a site of its own unless one is named.
 
-    `cut`: the MIG profile its GPUs are cut into; the entitlements are slices then.
+    `cut`: the MIG profile its GPUs are cut into; the entitlements are slices then. `cpus`, `memory_mib`: of each node.
     """
     profile = model.profile(cut) or MigProfile("", 1)
     gpus, gpus_per_node = sum(entitlements.values()), model.gpus_per_node * profile.per_gpu
@@ -62,6 +64,7 @@ def pool(
         id=name, site=site or f"{name}-site", model=model.id, owner=next(iter(entitlements)),
         nodes=gpus // gpus_per_node, gpus_per_node=gpus_per_node, nodes_per_rack=nodes_per_rack,
         racks_per_block=racks_per_block, entitlements=entitlements, slice=profile.name, slices_per_gpu=profile.per_gpu,
+        cpus_per_node=cpus, memory_mib_per_node=memory_mib,
     )  # fmt: skip
 
 

@@ -95,11 +95,16 @@ class Player:
     def _pool(self, words: list[str], options: Options) -> list[str]:
         model = NVL72 if options.pop("model", "") == NVL72.id else HGX
         in_rack, cut = int(options.pop("nodes_per_rack", "4")), options.pop("cut", "")
+        cpus, memory_mib = int(options.pop("cpus", "0")), int(options.pop("memory_mib", "0"))
         if "clears" in options:
             site, cleared = f"{words[0]}-site", tuple(options.pop("clears").split(","))
             self._sites.append(Site(id=site, title=site, operator=next(iter(options)), clearances=cleared))
         entitlements = {name: int(gpus) for name, gpus in options.items()}
-        self._pools.append(pool(words[0], entitlements, model=model, nodes_per_rack=in_rack, cut=cut))
+        self._pools.append(
+            pool(
+                words[0], entitlements, model=model, nodes_per_rack=in_rack, cut=cut, cpus=cpus, memory_mib=memory_mib
+            )
+        )  # fmt: skip
         return []
 
     def _queue(self, words: list[str], options: Options) -> list[str]:
@@ -229,6 +234,9 @@ def _quota(text: str) -> Quota:
 _FIELDS: dict[str, Callable[[str], Any]] = {
     "topology": lambda text: Topology(level=Level(text), required=True),
     "segment_nodes": int,
+    "cpus_per_gpu": int,
+    "cpus_per_node": int,
+    "host_memory_mib_per_node": int,
     "gpus_per_node": int,
     "slice": str,
     "priority": int,

@@ -44,6 +44,11 @@ def test_a_part_of_a_node_gets_its_share_of_the_rest() -> None:
     assert "--exclusive" not in arguments
 
 
+def test_a_part_of_a_node_gets_what_the_order_says_of_the_rest() -> None:
+    assert {"--cpus-per-task=3", "--mem=250M"} <= set(submission(Span(3, 1, 0b11, cpus=3)).arguments())
+    assert {"--cpus-per-task=16", "--mem=900M"} <= set(submission(Span(3, 1, 0b11, memory_mib=900)).arguments())
+
+
 @pytest.mark.parametrize(
     ("spans", "says"),
     [

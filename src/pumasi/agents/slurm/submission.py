@@ -38,8 +38,8 @@ def submission_of(order: StartOrder, pool: SlurmPool, *, tag: str, mark: str, lo
         log=log,
         gres=gres,
         exclusive=whole,
-        cpus=0 if whole else pool.cpus_per_node * gpus // pool.gpus_per_node,
-        memory_mib=0 if whole else pool.memory_mib_per_node * gpus // pool.gpus_per_node,
+        cpus=0 if whole else order.spans[0].cpus or pool.cpus_per_node * gpus // pool.gpus_per_node,
+        memory_mib=0 if whole else order.spans[0].memory_mib or pool.memory_mib_per_node * gpus // pool.gpus_per_node,
         account=pool.account,
         qos=pool.qos,
     )
