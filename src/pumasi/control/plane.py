@@ -195,12 +195,12 @@ class ControlPlane:
         """
         assert self._planning_ms is None or not self.must_wait(command), "the state stands still while a plan is made"
         now_ms = self.now_ms()
-        if isinstance(command, _HEARD):
-            self._heard_ms[command.site] = now_ms
-        if isinstance(command, commands.SubmitJobs):
+        if type(command) is commands.SubmitJobs:
             first_job = self.state.next_job + len(self._unfolded)
             answer = job_commands.submit(self.state, command, now_ms, first_job, self._judged)
         else:
+            if isinstance(command, _HEARD):
+                self._heard_ms[command.site] = now_ms
             answer = _HANDLERS[type(command)](self.state, command, now_ms)
         if isinstance(answer, Refusal):
             return answer

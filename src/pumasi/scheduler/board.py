@@ -1,7 +1,7 @@
 """The working copy of one cycle: branches of the maps, copies of the books, and the events decided so far.
 
 Everything is copied on first touch, so a cycle that changes two pools copies two pools; a pool's map only when it is
-looked at again after a placement, which most cycles never do. The state is never changed.
+looked at again after a placement, which most cycles never do, and so are its books. The state is never changed.
 """
 
 from collections.abc import Collection
@@ -42,6 +42,7 @@ _NO_ACCOUNT = Account()
 _NO_STARTS: dict[JobId, PlannedStart] = {}
 _NO_SHADOWS: dict[tuple[tuple[Span, ...], ...], FreeMap] = {}
 
+Posting = tuple[OwnerId, tuple[Charge, ...], int]  # the borrower, on whose entitlement, and the sign
 Run = tuple[int, tuple[Span, ...], tuple[Charge, ...]]  # when it ends, and what it gives back
 
 
@@ -79,6 +80,7 @@ class Board:
         self._maps: dict[PoolId, FreeMap] = {}
         self._taken: dict[PoolId, list[Span]] = {}  # what the maps do not show yet
         self._books: dict[PoolId, Accounts] = {}
+        self._unposted: dict[PoolId, list[Posting]] = {}  # what the books do not show yet
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaTree | None] = {}
         self._tenants: dict[PoolId, Tenants] = {}
         self._lenders = {} if rules.has_windows else rules.lenders
@@ -93,6 +95,9 @@ class Board:
 
     def books(self, pool: PoolId) -> Accounts:
         """The pool's accounts, to read."""
+        if pool in self._unposted:
+            for borrower, charges, sign in self._unposted.pop(pool):
+                accounts.post(self._own_books(pool, borrower, charges), borrower, charges, sign)
         return self._books.get(pool) or self.state.books[pool]
 
     def account(self, owner: OwnerId, pool: PoolId) -> Account:
@@ -464,7 +469,7 @@ class Board:
         self.events.append(ReservationEnded(at_ms=self.now_ms, by=BY, job=reservation.job, state=state))
 
     def _post(self, pool: PoolId, borrower: OwnerId, charges: tuple[Charge, ...], sign: int) -> None:
-        accounts.post(self._own_books(pool, borrower, charges), borrower, charges, sign)
+        self._unposted.setdefault(pool, []).append((borrower, charges, sign))
         surplus = self._surplus_parts
         for charge in charges if surplus is not None else ():
             if surplus is not None and charge.owner != borrower:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from pumasi.model.ids import JobId, OwnerId, PoolId
+from pumasi.model.ids import JobId, OwnerId, PoolId, queue_owner
 from pumasi.model.jobs import AttemptState, Charge, Span
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Job, Reservation
@@ -71,10 +71,10 @@ class Tenants:
     def borrowing(self, owner: OwnerId) -> Iterator[Job]:
         """The running jobs of an owner that borrow, or did when the cycle began, in order of their numbers."""
         jobs = self._state.jobs
-        for number in sorted(self._state.guests[self._pool]) if self._known is None else self.borrowers():
-            job = jobs[number]
-            if job.owner == owner and job.attempts[-1].state is not AttemptState.STOPPING:
-                yield job
+        guests = self._state.guests[self._pool] if self._known is None else self.borrowers()
+        for number in sorted([number for number in guests if queue_owner(jobs[number].spec.queue) == owner]):
+            if jobs[number].attempts[-1].state is not AttemptState.STOPPING:
+                yield jobs[number]
 
     def borrowers_of(self, lender: OwnerId) -> list[OwnerId]:
         """The owners whose running jobs borrow from a lender."""
