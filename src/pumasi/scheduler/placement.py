@@ -18,22 +18,24 @@ Pick = tuple[int, int]  # a rack and how many segments are taken from it
 
 def find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
     """Where the gang sits best, or None if it fits nowhere. `free` is not changed."""
+    if free.free_gpus < need.gpus:
+        return None
+    if not (free.tight or need.cpus or need.memory_mib):
+        return _one_node(free, need.each, 0) if need.nodes == 1 else _gang(free, need)
     if not need.each:
         return _beside_gpus(free, need)
-    spans = _find(with_rest(free, need), need)
+    lacking = short(free, need, roomy(free, need.each))
+    spans = _one_node(free, need.each, lacking) if need.nodes == 1 else _gang(_without(free, lacking), need)
     return None if spans is None else asking(spans, need)
 
 
-def with_rest(free: FreeMap, need: Need) -> FreeMap:
-    """The free GPUs on nodes that have CPUs and memory for the need as well, to read."""
-    if not (free.tight or need.cpus or need.memory_mib):
+def _without(free: FreeMap, nodes: int) -> FreeMap:
+    """The free GPUs on others than these nodes, a bitset; to read."""
+    if not nodes:
         return free
-    lacking = short(free, need, roomy(free, need.each))
-    if not lacking:
-        return free
-    rest = free.branch()
-    rest.take_free(Span(node, 1, free.full_mask) for node in indices(lacking))
-    return rest
+    others = free.branch()
+    others.take_free(Span(node, 1, free.full_mask) for node in indices(nodes))
+    return others
 
 
 def short(free: FreeMap, need: Need, among: int) -> int:
@@ -64,11 +66,7 @@ def _beside_gpus(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
     return None if node is None else asking((Span(node, 1, 0),), need)
 
 
-def _find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
-    if free.free_gpus < need.gpus:
-        return None
-    if need.nodes == 1:
-        return _one_node(free, need.each)
+def _gang(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
     if need.spread:
         picks = spread_racks(segment_counts(free, need), need, free.racks_per_block)
         return None if picks is None else _spans(free, need, picks, need.segment)
@@ -82,13 +80,17 @@ def _find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
 # --- single nodes ----------------------------------------------------------------------------------------------------
 
 
-def _one_node(free: FreeMap, each: int) -> tuple[Span, ...] | None:
-    """The fullest broken node that still fits; failing that a whole one, in the rack that is most broken."""
+def _one_node(free: FreeMap, each: int, lacking: int) -> tuple[Span, ...] | None:
+    """The fullest broken node that still fits; failing that a whole one, in the rack that is most broken.
+
+    `lacking`: nodes, a bitset, that do not count.
+    """
     for bits in free.by_free[each : free.gpus_per_node]:
-        if bits:
-            node = lowest(bits)
+        usable = bits & ~lacking if lacking else bits
+        if usable:
+            node = lowest(usable)
             return (Span(node, 1, pick_gpus(free.masks[node], each, free.slices_per_gpu)),)
-    node = _whole_node(free)
+    node = _whole_node(_without(free, lacking & free.by_free[free.gpus_per_node]))
     return None if node < 0 else (Span(node, 1, pick_gpus(free.full_mask, each, free.slices_per_gpu)),)
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pumasi.model.jobs import Span
 
 _NARROW_GPUS = 16  # a node with more has wide masks
+_ASKS_KNOWN_MAX = 16  # more different ones than that are judged anew
 
 
 class Beyond(NamedTuple):
@@ -36,6 +37,7 @@ class FreeMap:
     In a pool that is cut they are slices, `slices_per_gpu` neighbours on each GPU. `cpus_per_node` and
     `memory_mib_per_node`: 0 where they are not counted. `beyond`: by node, what is taken of them above or below the
     share of GPUs. `noted`: the nodes in it, and `tight`: those where a job takes more than its share, as bitsets.
+    `judged`: by what is asked of a node, which of those have been looked at since they changed, and which lack it.
     """
 
     __slots__ = (
@@ -45,6 +47,7 @@ class FreeMap:
         "cpus_per_node",
         "free_gpus",
         "gpus_per_node",
+        "judged",
         "masks",
         "memory_mib_per_node",
         "nodes",
@@ -76,6 +79,7 @@ class FreeMap:
         self.cpus_per_node = cpus_per_node
         self.memory_mib_per_node = memory_mib_per_node
         self.beyond: dict[int, Beyond] = {}
+        self.judged: dict[tuple[int, int, int], tuple[int, int]] = {}
         self.noted = 0
         self.tight = 0
         self.free_gpus = 0
@@ -100,7 +104,7 @@ class FreeMap:
         twin.slices_per_gpu = self.slices_per_gpu
         twin.cpus_per_node = self.cpus_per_node
         twin.memory_mib_per_node = self.memory_mib_per_node
-        twin.beyond = self.beyond.copy()
+        twin.beyond, twin.judged = self.beyond.copy(), self.judged.copy()
         twin.noted, twin.tight = self.noted, self.tight
         twin.free_gpus = self.free_gpus
         twin.masks = self.masks[:]
@@ -188,6 +192,7 @@ class FreeMap:
             if now == _NOTHING:
                 del self.beyond[node]
                 self.noted ^= 1 << node
+            self._changed(1 << node)
 
     def left_on(self, node: int) -> tuple[int, int]:
         """Whole CPUs and MiB of a node that come with its free GPUs."""
@@ -218,10 +223,11 @@ class FreeMap:
         Nodes are bitsets. Few need be looked at: where all take their share at most, so can one more; and where nothing
         is noted, what is left goes by the count of free GPUs.
         """
-        more, found, looked_at = self.above_share(gpus, cpus, memory_mib), 0, among & self.tight
+        more, by_count, looked_at = self.above_share(gpus, cpus, memory_mib), 0, among & self.tight
         if more.jobs:
-            found, looked_at = self._short_by_count(among & ~self.noted, gpus, more), among & self.noted
-        for node in indices(looked_at):
+            by_count, looked_at = self._short_by_count(among & ~self.noted, gpus, more), among & self.noted
+        seen, found = self.judged.get((gpus, cpus, memory_mib), (0, 0))
+        for node in indices(looked_at & ~seen):
             cpu_parts, memory_parts, _ = self.beyond.get(node, _NOTHING)
             others = self.masks[node].bit_count() - gpus  # what these come with can be taken
             if (
@@ -229,7 +235,16 @@ class FreeMap:
                 or memory_parts + more.memory_parts > others * self.memory_mib_per_node
             ):
                 found |= 1 << node
-        return found
+        if len(self.judged) >= _ASKS_KNOWN_MAX:
+            self.judged.clear()
+        if looked_at & ~seen:
+            self.judged[gpus, cpus, memory_mib] = (seen | looked_at, found)
+        return by_count | found & looked_at
+
+    def _changed(self, nodes: int) -> None:
+        """What these nodes, a bitset, have left is to be judged anew."""
+        for asked, (seen, found) in self.judged.items():
+            self.judged[asked] = (seen & ~nodes, found & ~nodes)
 
     def _short_by_count(self, among: int, gpus: int, more: Beyond) -> int:
         """Those of some nodes on which nothing is noted that have too few free GPUs to take so much more from."""
@@ -246,6 +261,8 @@ class FreeMap:
         was, now, bits = old.bit_count(), new.bit_count(), ((1 << nodes) - 1) << first
         if was == now:
             return  # CPUs and memory alone
+        if self.judged:
+            self._changed(bits)
         if was:
             self.by_free[was] ^= bits
         if now:
