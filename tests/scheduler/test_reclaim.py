@@ -104,6 +104,17 @@ def test_a_gang_is_stopped_only_where_the_claims_can_use_it(claims: int, victims
     assert sorted(stopped(fleet)) == victims
 
 
+@pytest.mark.parametrize(("claims", "told"), [(1, {1: 3}), (2, {1: 3, 2: 3})])
+def test_who_costs_least_is_spared_only_where_no_claim_can_use_the_rest_of_a_gang(
+    claims: int, told: dict[int, int]
+) -> None:
+    """Job 1 holds three nodes, job 2 the fourth and has less to lose; a lone claim of two nodes needs only the gang."""
+    fleet = lent_out([{"gpus": 24, "then_wait": 100}, {"then_wait": 10}])
+    for _ in range(claims):
+        fleet.submit("ant", 16)
+    assert {event.job: event.claimant for event in fleet.tick().events if isinstance(event, StopOrdered)} == told
+
+
 @pytest.mark.parametrize(("percent", "victims"), [(0, [1]), (800, [1]), (799, [])])
 def test_a_claim_evicts_no_more_than_its_owner_allows(percent: int, victims: list[int]) -> None:
     """Only a gang of eight nodes could make room for one: it does, unless the owner bounds what may go for a claim."""

@@ -5,7 +5,7 @@ part; where they could use two nodes of a gang of eight, each bears half.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 
 from msgspec import Struct
@@ -73,6 +73,7 @@ class Openings:
         self._heap: list[Opening] = []
         self._domains: dict[int, Opening] = {}
         self._stale: dict[int, None] = {}
+        self._noted: dict[int, None] = {}
         self._is_new = True
 
     def cheapest(self, wanted_nodes: int) -> list[Opening] | None:
@@ -84,15 +85,24 @@ class Openings:
             self._wanted_nodes = wanted_nodes
             self._price_all()
         self._wanted_nodes = min(self._wanted_nodes, wanted_nodes)
+        if self._noted:
+            self._price(self._noted)
+            self._noted = {}
         return self._cheapest_nodes() if self._is_loose else self._cheapest_domain()
 
     # --- prices of nodes ---------------------------------------------------------------------------------------------
 
-    def price(self, nodes: Iterable[int]) -> None:
+    def note(self, nodes: Iterable[int]) -> None:
+        """Something has changed on these nodes."""
+        if not self._is_new:
+            self._noted.update(dict.fromkeys(nodes))
+
+    def _price(self, nodes: Iterable[int]) -> None:
         """Work out the price of these nodes anew."""
-        for node in () if self._is_new else nodes:
+        free = self._free()
+        for node in nodes:
             self._by_node.pop(node, None)
-            opening = self._opening(node)
+            opening = self._opening(node, free)
             if opening is not None:
                 self._by_node[node] = opening
                 if self._is_loose:
@@ -102,18 +112,18 @@ class Openings:
     def _price_all(self) -> None:
         """Every node that is free or could be; those that one victim has to itself are most, and need no search."""
         self._is_new, free, each = False, self._free(), self._need.each
-        found, victims = self._by_node, self._victims
+        found, victims, full_mask = self._by_node, self._victims, free.full_mask
         self._widest = max((len(victim.pieces) for victim in victims.values()), default=0)
         nodes = dict.fromkeys(_bits(roomy(free, each)))
         for job, victim in victims.items():
             share, alone = self._share(victim), (job,)
             for node, mask in victim.pieces.items():
-                if mask == free.full_mask:
+                if mask == full_mask:
                     found[node] = (share, node, alone)
                 else:
                     nodes[node] = None
         for node in nodes:
-            opening = self._opening(node)
+            opening = self._opening(node, free)
             if opening is not None:
                 found[node] = opening
         if self._is_loose:
@@ -125,9 +135,8 @@ class Openings:
     def _share(self, victim: Victim) -> int:
         return victim.share(1, self._wanted_nodes - 1, by_size=self._by_size)
 
-    def _opening(self, node: int) -> Opening | None:
+    def _opening(self, node: int, free: FreeMap) -> Opening | None:
         """The least that must go for a node that lacks GPUs; None if all that could go do not do."""
-        free = self._free()
         missing = self._need.each - free.masks[node].bit_count()
         if missing <= 0:
             return None if free.tight and short(free, self._need, 1 << node) else (0, node, ())
@@ -135,19 +144,22 @@ class Openings:
         if not jobs_on:
             return None
         entries = sorted(self._on(node, jobs_on))
-        if len({gpus for _, _, gpus in entries}) == 1:
+        if len(entries) > 1 and len({gpus for _, _, gpus in entries}) == 1:
             entries = entries[: -(-missing // entries[0][2])]
         if sum([gpus for _, _, gpus in entries]) < missing:
             return None
         cost, _, jobs = _least(entries, missing)
         return (cost, node, jobs)
 
-    def _on(self, node: int, jobs_on: list[JobId]) -> Iterator[tuple[int, JobId, int]]:
+    def _on(self, node: int, jobs_on: list[JobId]) -> list[tuple[int, JobId, int]]:
         """The victims on a node: what it bears of the cost, the job, its GPUs."""
+        found = []
         for job in jobs_on:
             victim = self._victims.get(job)
-            if victim is not None and node in victim.pieces:
-                yield self._share(victim), job, victim.pieces[node].bit_count()
+            mask = 0 if victim is None else victim.pieces.get(node, 0)
+            if victim is not None and mask:
+                found.append((self._share(victim), job, mask.bit_count()))
+        return found
 
     # --- nodes anywhere in the pool ----------------------------------------------------------------------------------
 
@@ -168,7 +180,7 @@ class Openings:
         """True if the claims to come can use less of its victims now; it then stands where its new price puts it."""
         if self._wanted_nodes >= self._widest:
             return False
-        again = self._opening(opening[1])
+        again = self._opening(opening[1], self._free())
         if again is None or again[0] <= opening[0]:
             return False
         self._by_node[opening[1]] = again

@@ -199,7 +199,7 @@ def _move(branch: FreeMap, board: Board, victim: Job, *, leaves: bool) -> None:
     tenants, states = board.tenants(attempt.pool), board.state.occupancy[attempt.pool].node_states
     for span in attempt.spans:
         for node in range(span.first, span.first + span.nodes):
-            mask = span.gpu_mask & ~tenants.held(node)
+            mask = span.gpu_mask & ~tenants.held.get(node, 0)
             if mask and states.get(node, NodeState.UP) is NodeState.UP:
                 step(Span(node, 1, mask))
                 branch.note(Span(node, 1, span.gpu_mask, span.cpus, span.memory_mib), -1 if leaves else 1)

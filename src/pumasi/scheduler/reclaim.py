@@ -7,7 +7,7 @@ its shrunken entitlement: that is borrowed in all but name. Where the owner's co
 the way that evicts fewest GPUs is taken if the cheapest is beyond that; if that is too, the job waits.
 """
 
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -23,6 +23,7 @@ from pumasi.scheduler.openings import Opening, Victim
 from pumasi.scheduler.placement import asking, find, merged, pick_gpus, takes_more
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit, Need
+from pumasi.scheduler.tenants import Tenants
 from pumasi.scheduler.victims import Candidates, Kept
 from pumasi.state.freemap import FreeMap
 from pumasi.state.records import Job
@@ -46,8 +47,10 @@ class Option(Struct):
         return sum([victim.evicted_gpus for victim in self.victims])
 
 
-Found = tuple[tuple[Span, ...], list[Victim]]  # exact spans, and who must go for them
+Found = tuple[tuple[Span, ...], list[Victim], int]  # exact spans, who must go for them, and what of the cost they bear
 
+_by_cost = attrgetter("cost")
+_by_node = itemgetter(1)
 
 Reserved: TypeAlias = tuple[AdvanceReservation, ...]
 
@@ -56,6 +59,7 @@ class Offer(Struct):
     """What a pool has to offer a demand, as it was when `changes` things had happened there; None: nothing."""
 
     fit: Fit
+    tenants: Tenants
     candidates: Candidates
     changes: int = -1
     option: Option | None = None
@@ -72,35 +76,36 @@ class Claims:
 
     def claim(self, job: Job, demand: Demand) -> bool:
         """Reserve lent GPUs for a job that fits its owner's entitlement, and tell their users; True if done."""
-        board = self._board
-        best = self._best(job, demand)
+        board, gpus = self._board, demand.spec.gpus
+        most = evicted_gpus_max(board, demand)
+        best = self._best(job, demand, most)
         if best is None:
             return False
         commit(board, best.moves)
         for victim in best.victims:
             if not victim.is_stopping:
                 board.stop(victim.job, victim.kill_at_ms, job.id)
-        most = evicted_gpus_max(board, job)
-        board.reserve(job, best.pool, best.spans, self._due_ms(job.owner), 0 if most == NO_LIMIT else most)
+        board.reserve(job, best.pool, best.spans, self._due_ms(demand.owner), 0 if most == NO_LIMIT else most)
+        waiting = self._waiting[demand.owner]
         for fit in demand.home_fits:
-            self._waiting[job.owner][fit.pool] -= job.spec.gpus
+            waiting[fit.pool] -= gpus
         return True
 
     def _due_ms(self, owner: OwnerId) -> int:
         return self._board.now_ms + self._board.state.owners[owner].declared.lending.reclaim_window_seconds * 1000
 
-    def _best(self, job: Job, demand: Demand) -> Option | None:
-        """The way that costs least; as equals, that in the first pool."""
+    def _best(self, job: Job, demand: Demand, most: int) -> Option | None:
+        """The way that costs least, with `most` GPUs evicted for it; as equals, that in the first pool."""
         reserved = self._reserved(job, demand)
         offers = self._offers.get((demand, reserved))
         if offers is None:
             offers = self._offers[demand, reserved] = self._opened(demand, reserved)
         for offer in offers:
-            if offer.changes != offer.candidates.changes:
-                self._renew(job, demand, offer)
+            if offer.changes != offer.tenants.changes:
+                self._renew(job, demand, offer, most)
         options = [offer.option for offer in offers if offer.option is not None]
         while options:
-            best = min(options, key=attrgetter("cost"))
+            best = min(options, key=_by_cost)
             if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_promised(job, best.pool):
                 return best
             options.remove(best)
@@ -117,6 +122,8 @@ class Claims:
         return tuple(made for fit in demand.home_fits for made in board.barring(job.spec.queue, until_ms, fit.pool))
 
     def _leaves_promised(self, job: Job, pool: PoolId) -> bool:
+        if not self._board.has_holds(pool):
+            return True
         is_so = unpromised(self._board, job, pool, job.owner, self._due_ms(job.owner)) >= job.spec.gpus
         if not is_so:
             self._board.held_back[job.id] = None
@@ -136,7 +143,7 @@ class Claims:
             key = (owner, fit.pool, tuple(made.spans for made in reserved if made.pool == fit.pool))
             if key not in self._candidates:
                 self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner), kept=key[2])
-            found.append(Offer(fit, self._candidates[key]))
+            found.append(Offer(fit, board.tenants(fit.pool), self._candidates[key]))
         if found and owner not in self._waiting:
             self._waiting[owner] = self._waiting_gpus(owner)
         return found
@@ -154,25 +161,21 @@ class Claims:
                 found[fit.pool] += count * demand.spec.gpus
         return found
 
-    def _renew(self, job: Job, demand: Demand, offer: Offer) -> None:
+    def _renew(self, job: Job, demand: Demand, offer: Offer, most: int) -> None:
         """Look again at a pool where something has changed."""
         board, fit, candidates = self._board, offer.fit, offer.candidates
         candidates.refresh()
-        offer.changes, offer.option = candidates.changes, None
-        if self._room(demand.owner, fit.pool) < fit.need.gpus or not candidates.victims:
+        offer.changes, offer.option = offer.tenants.changes, None
+        room = self._room(demand.owner, fit.pool)
+        if room < fit.need.gpus or not candidates.victims:
             return
-        most, wanted_nodes = evicted_gpus_max(board, job), self._wanted_nodes(demand, fit)
-        offer.option = _option(board, job, fit, candidates, wanted_nodes)
-        if offer.option is not None and offer.option.evicted_gpus > most:
+        wanted_nodes = min(room, self._waiting[demand.owner][fit.pool]) // fit.need.each
+        offer.option = _option(board, job, fit, candidates, max(fit.need.nodes, wanted_nodes))
+        if most < NO_LIMIT and offer.option is not None and offer.option.evicted_gpus > most:
             offer.option = _option(board, job, fit, candidates, fit.need.nodes, by_size=True)
             if offer.option is not None and offer.option.evicted_gpus > most:
                 offer.option = None
                 board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
-
-    def _wanted_nodes(self, demand: Demand, fit: Fit) -> int:
-        """How many nodes the owner's waiting jobs could claim in a pool, this one included."""
-        room = min(self._room(demand.owner, fit.pool), self._waiting[demand.owner][fit.pool])
-        return max(fit.need.nodes, room // fit.need.each)
 
     def _room(self, owner: OwnerId, pool: PoolId) -> int:
         """GPUs of the owner's entitlement that none of its own work uses or is promised."""
@@ -180,21 +183,20 @@ class Claims:
         return account.due - account.home - account.promised
 
 
-def evicted_gpus_max(board: Board, job: Job) -> int:
+def evicted_gpus_max(board: Board, demand: Demand) -> int:
     """GPUs of the jobs that its owner's contract lets be stopped for a claim."""
-    percent = board.state.owners[job.owner].declared.lending.evicted_percent_max
-    return job.spec.gpus * percent // 100 if percent else NO_LIMIT
+    percent = board.state.owners[demand.owner].declared.lending.evicted_percent_max
+    return demand.spec.gpus * percent // 100 if percent else NO_LIMIT
 
 
 def _option(
     board: Board, job: Job, fit: Fit, candidates: Candidates, wanted_nodes: int, *, by_size: bool = False
 ) -> Option | None:
-    """The best that a pool can do; None if it can do nothing."""
+    """The best that a pool can do; None if it can do nothing. `wanted_nodes`: what claims could use, this included."""
     found = _for_shape(candidates.free, fit.need, candidates, wanted_nodes, by_size=by_size)
     if found is None:
         return None
-    spans, victims = found
-    cost = _cost(victims, spans, wanted_nodes - fit.need.nodes)
+    spans, victims, cost = found
     option = _for_books(board, job, candidates, Option(fit.pool, spans, victims, cost, []))
     if option is None:
         board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
@@ -206,40 +208,45 @@ def _option(
 
 def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: int, *, by_size: bool) -> Found | None:
     """Exact spans and the victims that sit on them; no victims if free GPUs have the shape."""
-    spans = find(free, need)
+    spans = find(free, need) if free.free_gpus >= need.gpus else None
     if spans is not None:
-        return spans, []
+        return spans, [], 0
     chosen = candidates.openings(need, by_size=by_size).cheapest(wanted_nodes)
     if chosen is None:
         return None
-    victims = [candidates.victims[job] for job in {job: None for _, _, who in chosen for job in who}]
-    victims.sort(key=lambda victim: (-victim.evicted_gpus if by_size else -victim.cost, victim.job.id))
-    return _exact(free, need, chosen, victims) or _pruned(free, need, victims)
+    nodes: dict[JobId, int] = {}  # how many of the chosen ones each victim is on
+    for _, _, who in chosen:
+        for job in who:
+            nodes[job] = nodes.get(job, 0) + 1
+    victims, spare_nodes = [candidates.victims[job] for job in nodes], wanted_nodes - need.nodes
+    if len(victims) > 1:
+        victims.sort(key=lambda victim: (-victim.evicted_gpus if by_size else -victim.cost, victim.job.id))
+    if need.segment > 1 or _may_be_spared(need, nodes, victims, spare_nodes):
+        return _pruned(free, need, victims, spare_nodes)
+    cost = sum([victim.share(nodes[victim.job.id], spare_nodes, by_size=False) for victim in victims])
+    return _on(free, need, chosen, candidates.victims), victims, cost
 
 
-def _cost(victims: list[Victim], spans: tuple[Span, ...], spare_nodes: int) -> int:
-    """What the spans bear of the victims' cost, if other claims can use so many more of their nodes."""
-    nodes = {node: None for span in spans for node in range(span.first, span.first + span.nodes)}
-    return sum(
-        [victim.share(len(victim.pieces.keys() & nodes.keys()), spare_nodes, by_size=False) for victim in victims]
-    )
+def _may_be_spared(need: Need, nodes: dict[JobId, int], victims: list[Victim], spare_nodes: int) -> bool:
+    """False if the claims to come can use all nodes that the victims leave beside the chosen ones; then it is right to
+    stop those that cost least for each node. `nodes`: how many of the chosen ones each is on.
+    """
+    left = [len(victim.pieces) - nodes[victim.job.id] for victim in victims if not victim.is_stopping]
+    return need.nodes > 1 and sum(left) > spare_nodes
 
 
-def _exact(free: FreeMap, need: Need, chosen: list[Opening], victims: list[Victim]) -> Found | None:
-    """The chosen nodes, if their victims leave no others: then none of the victims can be spared."""
-    nodes = {node: free.masks[node] for _, node, _ in chosen}
-    if need.segment > 1:
-        return None
-    for victim in victims:
-        if need.nodes > 1 and not victim.is_stopping and not victim.pieces.keys() <= nodes.keys():
-            return None
-        for node in victim.pieces.keys() & nodes.keys():
-            nodes[node] |= victim.pieces[node]
-    picks = {node: pick_gpus(mask, need.each, free.slices_per_gpu) for node, mask in sorted(nodes.items())}
-    return asking(merged([Span(node, 1, mask) for node, mask in picks.items()]), need), victims
+def _on(free: FreeMap, need: Need, chosen: list[Opening], victims: dict[JobId, Victim]) -> tuple[Span, ...]:
+    """GPUs of the chosen nodes that are free or left by who must go for them."""
+    spans = []
+    for _, node, who in chosen if need.nodes == 1 else sorted(chosen, key=_by_node):
+        mask = free.masks[node]
+        for job in who:
+            mask |= victims[job].pieces[node]
+        spans.append(Span(node, 1, pick_gpus(mask, need.each, free.slices_per_gpu)))
+    return asking(merged(spans), need)
 
 
-def _pruned(free: FreeMap, need: Need, chosen: list[Victim]) -> Found | None:
+def _pruned(free: FreeMap, need: Need, chosen: list[Victim], spare_nodes: int) -> Found | None:
     """Spare everyone the shape does not need, the dearest first, as they come; then hold the spans that are left."""
     branch = free.branch()
     for victim in chosen:
@@ -252,7 +259,18 @@ def _pruned(free: FreeMap, need: Need, chosen: list[Victim]) -> Found | None:
             kept.append(victim)
             _give(branch, victim)
     spans = find(branch, need)
-    return None if spans is None else (spans, [victim for victim in kept if _sits_on(victim, spans)])
+    if spans is None:
+        return None
+    victims = [victim for victim in kept if _sits_on(victim, spans)]
+    return spans, victims, _cost(victims, spans, spare_nodes)
+
+
+def _cost(victims: list[Victim], spans: tuple[Span, ...], spare_nodes: int) -> int:
+    """What the spans bear of the victims' cost, if other claims can use so many more of their nodes."""
+    nodes = {node: None for span in spans for node in range(span.first, span.first + span.nodes)}
+    return sum(
+        [victim.share(len(victim.pieces.keys() & nodes.keys()), spare_nodes, by_size=False) for victim in victims]
+    )
 
 
 def _give(branch: FreeMap, victim: Victim) -> None:
@@ -273,13 +291,14 @@ def _sits_on(victim: Victim, spans: tuple[Span, ...]) -> bool:
 
 def _for_books(board: Board, job: Job, candidates: Candidates, option: Option) -> Option | None:
     """Complete an option so that the owner's entitlement carries the job: recharge loans if possible, else end more."""
-    pool, account = option.pool, board.account(job.owner, option.pool)
-    ending = board.tenants(pool).ending.get(job.owner, 0)
-    missing = job.spec.gpus - account.idle - ending - sum(victim.returned for victim in option.victims)
+    pool, owner = option.pool, job.owner
+    missing = job.spec.gpus - board.account(owner, pool).idle - sum([victim.returned for victim in option.victims])
+    if missing > 0:
+        missing -= board.tenants(pool).ending.get(owner, 0)
     if missing <= 0:
         return option
     gone = {victim.job.id: None for victim in option.victims}
-    option.moves = relief(board, job.owner, pool, missing, spared=gone)
+    option.moves = relief(board, owner, pool, missing, spared=gone)
     missing -= sum(move.gpus for move in option.moves)
     if missing <= 0:
         return option

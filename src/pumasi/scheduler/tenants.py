@@ -13,8 +13,9 @@ class Tenants:
 
     `loans`: by lender, the running jobs that borrow from it, and how many GPUs. `ending`: by lender, GPUs lent to jobs
     that are stopping; `ending_home`: by owner, GPUs its own such jobs have on its entitlement. `stopping`: jobs told to
-    stop, and when they are killed. `touched`: nodes where GPUs were taken or held since the cycle began, in order, and
-    `told`: jobs that were stopped or recharged, so that who remembers an answer knows what of it is stale.
+    stop, and when they are killed. `held`: by node, the GPUs that reservations hold. `touched`: nodes where GPUs were
+    taken or held since the cycle began, in order, and `told`: jobs that were stopped or recharged, so that who
+    remembers an answer knows what of it is stale; `changes` rises with either.
 
     Most cycles only bring some loan home, so who sits where is read when first asked for; until then, recharges wait.
     """
@@ -27,7 +28,8 @@ class Tenants:
         self._unread: list[tuple[Job, tuple[Charge, ...], tuple[Charge, ...]]] = []  # recharged, from what to what
         self.touched: list[int] = []
         self.told: list[JobId] = []
-        self._held: dict[int, int] = {}
+        self.changes = 0
+        self.held: dict[int, int] = {}
         for reservation in reservations:
             if reservation.pool == pool:
                 self.hold(reservation.spans)
@@ -80,10 +82,6 @@ class Tenants:
         """The owners whose running jobs borrow from a lender."""
         return [owner for owner, jobs in self._seats.borrowing.get(lender, {}).items() if jobs]
 
-    def held(self, node: int) -> int:
-        """The GPUs of a node that are held by reservations."""
-        return self._held.get(node, 0)
-
     def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:
         """Follow a change of charges of a running job."""
         before = self.charges(job)
@@ -92,7 +90,7 @@ class Tenants:
             self._unread.append((job, before, charges))
         else:
             self._known.recharge(job, before, charges)
-        self.told.append(job.id)
+        self._tell(job)
 
     def stop(self, job: Job, kill_at_ms: int) -> None:
         """Follow a stop order."""
@@ -100,19 +98,25 @@ class Tenants:
         seats.leave(job, charges)
         seats.stopping[job.id] = kill_at_ms
         seats.enter(job, charges)
-        self.told.append(job.id)
+        self._tell(job)
 
     def hold(self, spans: tuple[Span, ...]) -> None:
         """Follow a reservation."""
+        held = self.held
         for span in spans:
             for node in range(span.first, span.first + span.nodes):
-                self._held[node] = self._held.get(node, 0) | span.gpu_mask
+                held[node] = held.get(node, 0) | span.gpu_mask
         self.touch(spans)
 
     def touch(self, spans: tuple[Span, ...]) -> None:
         """Note that something changed on these nodes."""
         for span in spans:
             self.touched += range(span.first, span.first + span.nodes)
+        self.changes += 1
+
+    def _tell(self, job: Job) -> None:
+        self.told.append(job.id)
+        self.changes += 1
 
 
 class _Seats:
@@ -138,9 +142,10 @@ class _Seats:
 
     def leave(self, job: Job, charges: tuple[Charge, ...]) -> None:
         """A running job gives up its charges."""
+        owner = job.owner
         for charge in charges:
-            if self.loans.get(charge.owner, {}).pop(job.id, None) is not None:
-                self.borrowing[charge.owner][job.owner] -= 1
+            if charge.owner in self.loans and self.loans[charge.owner].pop(job.id, None) is not None:
+                self.borrowing[charge.owner][owner] -= 1
 
     def enter(self, job: Job, charges: tuple[Charge, ...]) -> None:
         """A live job has these charges."""

@@ -10,7 +10,7 @@ from pumasi.events.facts import NodeState
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Span
 from pumasi.scheduler.board import Board
-from pumasi.scheduler.loans import kill_at_by_contract_ms, kill_at_ms, lost_gpu_milliseconds
+from pumasi.scheduler.loans import kill_at_by_contract_ms, lost_gpu_milliseconds
 from pumasi.scheduler.openings import Openings, Victim
 from pumasi.scheduler.shapes import Need
 from pumasi.state.freemap import FreeMap
@@ -20,6 +20,8 @@ from pumasi.state.records import Job
 OTHER_LENDERS_VICTIM = 1 << 70
 OVER_DUE_VICTIM = 1 << 90
 
+_NO_PIECES: dict[int, int] = {}
+
 
 Kept: TypeAlias = tuple[tuple[Span, ...], ...]
 
@@ -28,7 +30,6 @@ class Candidates:
     """Every job of a pool whose GPUs come free by `due_ms` if it is told now, for claims of one owner.
 
     `kept`: nodes that are reserved for others, of which nothing is for these claims.
-    `changes` counts what has happened in the pool: an answer found at the same count still holds.
     """
 
     def __init__(self, board: Board, owner: OwnerId, pool: PoolId, due_ms: int, *, kept: Kept) -> None:
@@ -41,6 +42,8 @@ class Candidates:
             node: None for spans in kept for span in spans for node in range(span.first, span.first + span.nodes)
         }
         self._tenants = board.tenants(pool)
+        self._occupancy = board.state.occupancy[pool]
+        self._full_mask = self._occupancy.free.full_mask
         self._nodes_seen, self._jobs_seen = len(self._tenants.touched), len(self._tenants.told)
         self._over_due = dict.fromkeys(_over_due(board, owner, pool))
         if self._over_due:
@@ -55,11 +58,6 @@ class Candidates:
         """The free GPUs for these claims, to read."""
         return self._board.shadow(self._pool, self._kept) if self._kept else self._board.free(self._pool)
 
-    @property
-    def changes(self) -> int:
-        """Rises with everything that happens in the pool."""
-        return len(self._tenants.touched) + len(self._tenants.told)
-
     def refresh(self) -> None:
         """Follow what changed in the pool since the last look."""
         tenants = self._tenants
@@ -70,23 +68,23 @@ class Candidates:
         self._follow_holds(nodes)
         for job in jobs:
             before = self.victims.pop(job, None)
-            if before is not None:
+            if before is not None and (before.pieces or job not in tenants.stopping):
                 self._judge(job)
                 nodes.update(dict.fromkeys(before.pieces))
         for openings in self._openings.values():
-            openings.price(nodes)
+            openings.note(nodes)
 
     def _follow_holds(self, nodes: dict[int, None]) -> None:
         """What reservations hold on these nodes is no longer left to others."""
-        occupancy, victims = self._board.state.occupancy[self._pool], self.victims
+        holders, each = self._occupancy.holders, self._occupancy.free.gpus_per_node
+        all_held, victims, is_tight = self._tenants.held, self.victims, bool(self.free.tight)
         for node in nodes:
-            held = self._held(node)
-            for job in occupancy.jobs_on(node) if held else ():
-                pieces = victims[job].pieces if job in victims else {}
-                if pieces.get(node, 0) & held:
-                    pieces[node] &= ~held
-                    if not pieces[node]:
-                        del pieces[node]
+            held = self._held(node) if is_tight else all_held.get(node, 0)
+            for job in set(holders[node * each : (node + 1) * each]) if held else ():
+                pieces = victims[job].pieces if job in victims else _NO_PIECES
+                left = pieces.pop(node, 0) & ~held
+                if left:
+                    pieces[node] = left
 
     def _held(self, node: int) -> int:
         """The GPUs of a node that claims cannot count on: those that reservations hold.
@@ -94,7 +92,7 @@ class Candidates:
         Where somebody takes more than the share of its GPUs all of them, as what leaves may have taken less than that.
         """
         free = self.free
-        return free.full_mask if free.tight and free.tight >> node & 1 else self._tenants.held(node)
+        return free.full_mask if free.tight and free.tight >> node & 1 else self._tenants.held.get(node, 0)
 
     def openings(self, need: Need, *, by_size: bool) -> Openings:
         """What could be cleared for a need, at least cost or, `by_size`, so that the fewest GPUs are evicted."""
@@ -106,8 +104,7 @@ class Candidates:
 
     def _jobs_on(self, node: int) -> list[JobId]:
         """Who holds GPUs of a node that is not held whole already: of those that claims touch, most are."""
-        occupancy = self._board.state.occupancy[self._pool]
-        return [] if self._tenants.held(node) == occupancy.free.full_mask else occupancy.jobs_on(node)
+        return [] if self._tenants.held.get(node) == self._full_mask else self._occupancy.jobs_on(node)
 
     def _judge(self, job_id: JobId) -> None:
         """Enter a job as things stand now, or leave it out."""
@@ -126,16 +123,18 @@ class Candidates:
         self._board.look_again_ms = min(self._board.look_again_ms, at_ms)
 
     def _victim(self, job: Job) -> Victim | None:
-        board, tenants = self._board, self._tenants
+        board, tenants, owner = self._board, self._tenants, job.owner
         if job.id in tenants.stopping:
             return Victim(job, self._pieces(job), 0, tenants.stopping[job.id], is_stopping=True)
-        if job.owner == self._owner:
+        if owner == self._owner:
             return None
         charges, lost = tenants.charges(job), job.spec.gpus + lost_gpu_milliseconds(board, job)
-        if any(charge.owner != job.owner for charge in charges):
+        lenders = [charge.owner for charge in charges if charge.owner != owner]
+        if lenders:
             returned = sum([charge.gpus for charge in charges if charge.owner == self._owner])
             cost = lost + (0 if returned else OTHER_LENDERS_VICTIM)
-            return Victim(job, self._pieces(job), cost, kill_at_ms(board, job), returned)
+            kill_ms = max([kill_at_by_contract_ms(board, job.attempts[-1], lender) for lender in lenders])
+            return Victim(job, self._pieces(job), cost, kill_ms, returned)
         if job.id in self._over_due:
             kill_ms = kill_at_by_contract_ms(board, job.attempts[-1], self._owner)
             return Victim(job, self._pieces(job), lost + OVER_DUE_VICTIM, kill_ms)
@@ -143,14 +142,16 @@ class Candidates:
 
     def _pieces(self, job: Job) -> dict[int, int]:
         """The GPUs a job would leave to others: on nodes that are up, and not held already."""
-        states = self._board.state.occupancy[self._pool].node_states
-        held = self._held if self.free.tight else self._tenants.held
-        pieces = {}
+        states, held, kept = self._occupancy.node_states, self._tenants.held, self._kept_nodes
+        is_plain, pieces = not (states or held or kept or self.free.tight), {}
         for span in job.attempts[-1].spans:
-            for node in range(span.first, span.first + span.nodes):
-                mask = span.gpu_mask & ~held(node)
-                is_for_others = node in self._kept_nodes
-                if mask and not is_for_others and (not states or states.get(node, NodeState.UP) is NodeState.UP):
+            nodes = range(span.first, span.first + span.nodes)
+            if is_plain:
+                pieces.update(dict.fromkeys(nodes, span.gpu_mask))
+                continue
+            for node in nodes:
+                mask = span.gpu_mask & ~self._held(node)
+                if mask and node not in kept and states.get(node, NodeState.UP) is NodeState.UP:
                     pieces[node] = mask
         return pieces
 

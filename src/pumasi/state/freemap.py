@@ -130,7 +130,7 @@ class FreeMap:
 
     def take_free(self, spans: Iterable[Span]) -> None:
         """Mark what is free of these GPUs as not free, each with its share of the rest."""
-        for span in spans:
+        for span in spans if self.free_gpus else ():
             bare = Span(span.first, span.nodes, span.gpu_mask)
             if self._are_free(bare):
                 self.take(bare)
