@@ -32,8 +32,10 @@ def _is_sound(board: Board, reservation: Reservation) -> bool:
         return False
     account = board.account(job.owner, reservation.pool)
     states = board.state.occupancy[reservation.pool].node_states
-    staying = account.home - board.ending_home(job.owner, reservation.pool)
-    return account.due - staying >= job.spec.gpus and not any(
+    missing = job.spec.gpus - (account.due - account.home)
+    if missing > 0 and board.ending_home(job.owner, reservation.pool) < missing:
+        return False
+    return not any(
         states.get(node, NodeState.UP) is not NodeState.UP
         for span in reservation.spans if states
         for node in range(span.first, span.first + span.nodes)
