@@ -3,23 +3,21 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
 
-from pumasi.control import plane as plane_module
 from pumasi.control import service as service_module
 from pumasi.control.commands import CancelJob, MakeReservation, SubmitJobs
 from pumasi.control.refusals import Refusal
 from pumasi.control.service import Service
-from pumasi.events.facts import AdvanceReservationBegan, JobHeld, JobSubmitted
+from pumasi.events.facts import AdvanceReservationBegan, Event, JobHeld, JobSubmitted
 from pumasi.model.jobs import JobState
 from pumasi.model.reservations import ReservationPurpose
 from pumasi.ports.event_log import LogBroken
-from pumasi.scheduler import plan as scheduler
-from pumasi.scheduler.plan import Plan
+from pumasi.scheduler.planner import Planner
 
 PATIENCE_SECONDS = 30
 
@@ -46,15 +44,15 @@ def has_started(bench, job: int) -> bool:
     return bool(bench.plane.state.jobs[job].attempts)
 
 
-def raises(error: Exception) -> Callable[..., Plan]:
-    def plan(*_: object) -> Plan:
+def raises(error: Exception) -> Callable[..., Sequence[Event]]:
+    def plan(*_: object) -> Sequence[Event]:
         raise error
 
     return plan
 
 
 def test_a_plan_that_cannot_be_made_is_logged_and_people_can_still_act(bench, spec, monkeypatch):
-    monkeypatch.setattr(plane_module, "plan", raises(ZeroDivisionError("a fault of ours")))
+    monkeypatch.setattr(Planner, "next_events", raises(ZeroDivisionError("a fault of ours")))
 
     async def work(service: Service) -> None:
         (job,) = await service.do(SubmitJobs(by="kim", specs=(spec(),)))
@@ -69,8 +67,8 @@ def test_a_plan_that_cannot_be_made_is_logged_and_people_can_still_act(bench, sp
 
 
 def test_a_plan_that_does_not_fit_the_state_stops_the_service_and_never_reaches_the_log(bench, spec, monkeypatch):
-    bad = Plan((JobHeld(at_ms=bench.clock.now_ms(), by="control", job=77),), {})
-    monkeypatch.setattr(plane_module, "plan", lambda *_: bad)
+    bad = (JobHeld(at_ms=bench.clock.now_ms(), by="control", job=77),)
+    monkeypatch.setattr(Planner, "next_events", lambda *_: bad)
 
     async def work(service: Service) -> None:
         await service.do(SubmitJobs(by="kim", specs=(spec(),)))
@@ -118,14 +116,16 @@ def test_without_room_for_a_snapshot_planning_goes_on(bench, spec, monkeypatch):
 def test_stopping_in_the_middle_of_a_plan_waits_for_it_and_starts_nothing(bench, spec, monkeypatch):
     began: list[int] = []
 
-    def slow(state, now_ms, planner):
+    next_events = Planner.next_events
+
+    def slow(planner, now_ms):
         began.append(now_ms)
-        made = scheduler.plan(state, now_ms, planner)
+        made = next_events(planner, now_ms)
         bench.gate.wait(PATIENCE_SECONDS)
         return made
 
     bench.gate = threading.Event()
-    monkeypatch.setattr(plane_module, "plan", slow)
+    monkeypatch.setattr(Planner, "next_events", slow)
 
     async def work(service: Service) -> None:
         await service.do(SubmitJobs(by="kim", specs=(spec(),)))

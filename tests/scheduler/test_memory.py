@@ -1,14 +1,14 @@
 """A planner that remembers decides, in every cycle of a long story, what one that knows nothing decides."""
 
+from collections.abc import Sequence
 from random import Random
 
 import pytest
 
 from pumasi.control.commands import MakeReservation
-from pumasi.events.facts import AttemptPlaced
+from pumasi.events.facts import AttemptPlaced, Event
 from pumasi.model.fleet import Policy, Queue
 from pumasi.model.reservations import ReservationPurpose
-from pumasi.scheduler.board import Board
 from pumasi.scheduler.planner import Planner
 from pumasi.testing import harness as testing
 from pumasi.testing.builders import fleet_facts, owner, pool
@@ -23,16 +23,16 @@ BUSY = (22, 29, 44, 62, 156, 161, 173, 788, 825, 833)
 
 @pytest.mark.parametrize(("seed", "gap_minutes"), [*((seed, 4) for seed in SEDATE), *((seed, 1) for seed in BUSY)])
 def test_memory_changes_no_decision(seed: int, gap_minutes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    decide, cycles = Planner.decide, 0
+    next_events, cycles = Planner.next_events, 0
 
-    def compared(planner: Planner, now_ms: int) -> Board:
+    def compared(planner: Planner, now_ms: int) -> Sequence[Event]:
         nonlocal cycles
         cycles += 1
-        board = decide(planner, now_ms)
-        assert board.events == decide(Planner(planner.state), now_ms).events
-        return board
+        events = next_events(planner, now_ms)
+        assert list(events) == Planner(planner.state).decide(now_ms).events
+        return events
 
-    monkeypatch.setattr(Planner, "decide", compared)
+    monkeypatch.setattr(Planner, "next_events", compared)
     story(seed, gap_minutes)
     assert cycles > 100
 

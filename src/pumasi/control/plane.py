@@ -38,7 +38,6 @@ from pumasi.ports.clock import Clock
 from pumasi.ports.event_log import EventLog, Snapshot
 from pumasi.protocol.messages import RunKey, SyncResponse
 from pumasi.scheduler.explain import WhyWaiting
-from pumasi.scheduler.plan import Plan, plan
 from pumasi.scheduler.planner import Planner
 from pumasi.scheduler.shares import Shares
 from pumasi.state import snapshot as snapshots
@@ -211,7 +210,7 @@ class ControlPlane:
         """Look for silent sites, plan, and stage what the plan says; returns how many facts that made."""
         return self.end_cycle(self.begin_cycle()())
 
-    def begin_cycle(self) -> Callable[[], Plan]:
+    def begin_cycle(self) -> Callable[[], Sequence[Event]]:
         """Let the state stand still, and return the work of planning, which may be done in another thread."""
         now_ms = self.now_ms()
         if now_ms >= self._nobody_silent_before_ms:
@@ -219,35 +218,36 @@ class ControlPlane:
         for record in reservation_times.in_turn(self.state) if self.state.advance_reservations else ():
             self._stage(reservation_times.due(self.state, record, now_ms))
         self._planning_ms = now_ms
-        return partial(plan, self.state, now_ms, self._planner) if self._may_plan_anything() else partial(Plan, (), {})
+        return partial(self._planner.next_events, now_ms) if self._may_plan_anything() else tuple
 
     def _may_plan_anything(self) -> bool:
         """False if a plan made now is surely empty: nothing waits, is held for a job, is lent, or is short of power."""
         state = self.state
         return bool(state.waiting_jobs or state.reservations or state.powered) or any(state.guests.values())
 
-    def end_cycle(self, made: Plan) -> int:
+    def end_cycle(self, made: Sequence[Event]) -> int:
         """Fold what was submitted meanwhile, and stage what the plan says; returns how many facts that made."""
         self._planning_ms = None
         if self._unfolded:
             unfolded, self._unfolded = self._unfolded, []
             self._fold(unfolded)
-        if made.events:
-            self._stage(made.events)
-        return len(made.events)
+        if made:
+            self._stage(made)
+        return len(made)
 
     def _silent_sites(self, now_ms: int) -> list[Event]:
         patience_ms = self.state.policy.link_silent_seconds * 1000 * self.clock_rate
-        heard_ms = {
-            site: self._heard_ms.get(site, 0)
-            for site, record in self.state.sites.items()
-            if record.link is LinkState.CONNECTED and not self._listening[site]
-        }
-        silent = [site for site, at_ms in heard_ms.items() if now_ms - at_ms > patience_ms]
-        # Whoever is silent next was last heard then, or now, or will be heard later than now.
-        self._nobody_silent_before_ms = min((heard_ms[site] for site in heard_ms.keys() - silent), default=now_ms)
-        self._nobody_silent_before_ms += patience_ms
-        return [SiteSilent(at_ms=now_ms, by="control", site=site) for site in silent]
+        silent: list[Event] = []
+        next_ms = now_ms  # whoever is silent next was last heard then, or now, or will be heard later than now
+        for site, record in self.state.sites.items():
+            if record.link is LinkState.CONNECTED and not self._listening[site]:
+                heard_ms = self._heard_ms.get(site, 0)
+                if now_ms - heard_ms > patience_ms:
+                    silent.append(SiteSilent(at_ms=now_ms, by="control", site=site))
+                else:
+                    next_ms = min(next_ms, heard_ms)
+        self._nobody_silent_before_ms = next_ms + patience_ms
+        return silent
 
     def _stage(self, events: Sequence[Event]) -> None:
         self._staged.events += events

@@ -9,7 +9,7 @@ disk. A plan that cannot be made stops nothing: what runs goes on, and people ca
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,7 +25,6 @@ from pumasi.events.facts import Event
 from pumasi.model.ids import SiteId
 from pumasi.ports.event_log import JobStore, LogBroken, Snapshot
 from pumasi.protocol.messages import LogChunk, LogRequest, RunKey, SyncRequest, SyncResponse
-from pumasi.scheduler.plan import Plan
 
 CYCLE_SECONDS = 1.0  # a fact that needs a new plan is never older than this when the plan is made
 CYCLE_REST = 3  # after a cycle of t seconds the loop belongs to callers for at least CYCLE_REST * t
@@ -225,13 +224,13 @@ class Service:
             self.plane.end_cycle(self._plan_of(planning))
             planned.set_result(None)
 
-    def _plan_of(self, planning: "asyncio.Future[Plan]") -> Plan:
+    def _plan_of(self, planning: "asyncio.Future[Sequence[Event]]") -> Sequence[Event]:
         """What was planned; nothing if the scheduler raised, or if nothing may start any more."""
         error = planning.exception()
         if error is not None:
             self.cycles_failed += 1
             log.error("plan_failed", exc_info=error)
-        return Plan((), self.plane.reasons) if error or self._paused else planning.result()
+        return () if error or self._paused else planning.result()
 
     async def _wait_for_change(self, seconds: float) -> None:
         try:

@@ -5,9 +5,11 @@ could run them, a declaration, a window that opens, a moment that was noted. All
 again: a planner decides exactly what one without memory decides.
 """
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from pumasi.events.facts import Event
 from pumasi.model.ids import PoolId
 from pumasi.scheduler.backfill import may_plan_start, settle_planned
 from pumasi.scheduler.board import Board
@@ -53,9 +55,18 @@ class Planner:
 
     def decide(self, now_ms: int) -> Board:
         """Decide one cycle; the board holds what was decided. The state is not changed."""
+        return self._decide(now_ms) or Board(self.state, now_ms, self._rules, self._outlooks)
+
+    def next_events(self, now_ms: int) -> Sequence[Event]:
+        """The same, if only the facts are wanted: in an order the fold accepts."""
+        board = self._decide(now_ms)
+        return () if board is None else board.events
+
+    def _decide(self, now_ms: int) -> Board | None:
+        """None: nothing has changed on which a decision hangs."""
         stirred = self._notice(now_ms)
         if not self._awake and self._is_settled(stirred):
-            return Board(self.state, now_ms, self._rules, self._outlooks)
+            return None
         whole: dict[PoolId, None] = {}
         while True:
             board = Board(self.state, now_ms, self._rules, self._outlooks)
