@@ -1,6 +1,7 @@
 """A small fleet under a control plane with a clock set by hand and a log in memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,7 @@ class Bench:
             bench.enrol(site)
         return bench
 
-    def do(self, command: object) -> object:
+    def do(self, command: object) -> Any:
         result = self.plane.execute(command)  # type: ignore[arg-type]
         self.plane.flush(self.log)
         assert violations(self.plane.state) == []

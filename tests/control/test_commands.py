@@ -92,7 +92,7 @@ def test_a_job_is_not_requeued_for_ever(bench, spec):
     limit = bench.plane.state.policy.requeue_limit
     for attempt in range(1, limit + 2):
         bench.cycle()
-        ended(bench, job, attempt=attempt, outcome=Outcome.NODE_FAILED)
+        ended(bench, job, attempt=attempt, outcome=Outcome.NEVER_STARTED)
     assert archived(bench, job).state is JobState.FAILED
     assert len(archived(bench, job).attempts) == limit + 1
 

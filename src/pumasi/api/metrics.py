@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pumasi.control.quarantine import QUARANTINED, suspects
 from pumasi.control.service import Service
 from pumasi.control.views.fleet import fleet_row
 from pumasi.model.fleet import PARTS_PER_GPU
@@ -56,6 +57,7 @@ class _FleetCollector(Collector):
         yield _fleet_gpus(state)
         yield _jobs(state)
         yield _links(state)
+        yield _suspect_nodes(state)
         yield CounterMetricFamily("pumasi_jobs_submitted", "Jobs ever submitted", state.next_job - 1)
         yield CounterMetricFamily("pumasi_facts", "Facts in the log", self._service.plane.durable_seq)
         yield CounterMetricFamily("pumasi_cycles", "Scheduling cycles since the start", self._service.cycles)
@@ -103,6 +105,17 @@ def _links(state: FleetState) -> Metric:
     family = GaugeMetricFamily("pumasi_site_connected", "1 while a site's agent is heard from", labels=("site",))
     for site, record in state.sites.items():
         family.add_metric((site,), int(record.link == "connected"))
+    return family
+
+
+def _suspect_nodes(state: FleetState) -> Metric:
+    family = GaugeMetricFamily(
+        "pumasi_suspect_nodes",
+        "Nodes that fail whatever starts on them, by whether they were taken out",
+        labels=("state",),
+    )
+    family.add_metric(("quarantined",), sum(reason.startswith(QUARANTINED) for reason in state.node_reasons.values()))
+    family.add_metric(("up",), len(suspects(state)))
     return family
 
 

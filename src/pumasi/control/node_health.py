@@ -1,17 +1,20 @@
 """What a site says of its nodes, held against what is known of them.
 
-A node that our own operator took out stays out, whatever the site says; one that the site took out comes back when the
-site says so. Which of the two it was stands in the reason: the site's begin with words that nobody else may use.
+A node that our own operator took out, or that is in quarantine, stays out, whatever the site says; one that the site
+took out comes back when the site says so. Who it was stands in the reason: those of a site, and of quarantine, begin
+with words that nobody else may use.
 """
 
 from collections.abc import Iterator
 
+from pumasi.control.quarantine import QUARANTINED
 from pumasi.events.facts import NodeChanged, NodeState
 from pumasi.model.ids import PoolId, SiteId
 from pumasi.protocol.messages import NodeHealth, NodeReport
 from pumasi.state.fleet_state import FleetState
 
 SITE_SAYS = "the site says: "
+OTHERS_WORDS = (SITE_SAYS, QUARANTINED)
 
 
 def set_by_site(state: FleetState, pool: PoolId, node: int) -> bool:
@@ -19,10 +22,17 @@ def set_by_site(state: FleetState, pool: PoolId, node: int) -> bool:
     return state.node_reasons.get((pool, node), "").startswith(SITE_SAYS)
 
 
+def set_by_operator(state: FleetState, pool: PoolId, node: int) -> bool:
+    """True if the node is out of work, and not because its site said so or because it is in quarantine."""
+    reason = state.node_reasons.get((pool, node))
+    return reason is not None and not reason.startswith(OTHERS_WORDS)
+
+
 def as_operators_words(reason: str) -> str:
-    """An operator's reason; it cannot pass for a site's."""
-    while reason.startswith(SITE_SAYS):
-        reason = reason.removeprefix(SITE_SAYS)
+    """An operator's reason; it cannot pass for anybody else's."""
+    while reason.startswith(OTHERS_WORDS):
+        for words in OTHERS_WORDS:
+            reason = reason.removeprefix(words)
     return reason
 
 

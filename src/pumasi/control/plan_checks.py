@@ -65,9 +65,15 @@ def _policy_problems(policy: Policy) -> Iterator[FieldProblem]:
     for name in ("usage_half_life_seconds", "link_silent_seconds", "default_time_limit_seconds"):
         if not 1 <= getattr(policy, name) <= SECONDS_LIMIT:
             yield FieldProblem(f"policy.{name}", "it is 1 second to a year")
-    for name in ("requeue_limit", "preemption_limit"):
-        if not 0 <= getattr(policy, name) <= NODES_LIMIT:
-            yield FieldProblem(f"policy.{name}", f"it is 0 to {NODES_LIMIT}")
+    limits = {
+        "requeue_limit": NODES_LIMIT,
+        "preemption_limit": NODES_LIMIT,
+        "fast_failure_seconds": 3600,
+        "quarantine_percent_max": 100,
+    }
+    for name, limit in limits.items():
+        if not 0 <= getattr(policy, name) <= limit:
+            yield FieldProblem(f"policy.{name}", f"it is 0 to {limit}")
 
 
 def _rule_problems(plan: FleetPlan, rule: PlacementRule) -> Iterator[FieldProblem]:

@@ -23,6 +23,7 @@ from pumasi.control import (
 )
 from pumasi.control.decisions import Answer
 from pumasi.control.mailboxes import Mailboxes
+from pumasi.control.quarantine import quarantines
 from pumasi.control.refusals import Refusal
 from pumasi.events.facts import (
     AttemptPlaced,
@@ -215,6 +216,9 @@ class ControlPlane:
         now_ms = self.now_ms()
         if now_ms >= self._nobody_silent_before_ms:
             self._stage(self._silent_sites(now_ms))
+        if self.state.changes.struck:
+            self._stage(tuple(quarantines(self.state, now_ms)))
+            self.state.changes.struck.clear()
         for record in reservation_times.in_turn(self.state) if self.state.advance_reservations else ():
             self._stage(reservation_times.due(self.state, record, now_ms))
         self._planning_ms = now_ms

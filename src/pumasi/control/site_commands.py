@@ -3,12 +3,14 @@
 from pumasi.control.commands import EnrolSite, HearSite, SetNodeState, SetPowerCap
 from pumasi.control.decisions import Answer, Decision
 from pumasi.control.mailboxes import BY_SITE
-from pumasi.control.node_health import as_operators_words, health_facts, set_by_site
+from pumasi.control.node_health import as_operators_words, health_facts, set_by_operator
+from pumasi.control.quarantine import takes_down_too_many
 from pumasi.control.refusals import Refusal, RefusalKind, not_found
 from pumasi.events.facts import (
     AttemptEnded,
     AttemptStarted,
     Event,
+    JobHeld,
     LinkState,
     NodeChanged,
     NodeState,
@@ -53,9 +55,7 @@ def hear(state: FleetState, command: HearSite, now_ms: int) -> Answer:
     started: set[int] = set()
     ended: set[int] = set()
     for report in command.reports:
-        event = _reported(state, command, report, now_ms, started, ended)
-        if event is not None:
-            events.append(event)
+        events += _reported(state, command, report, now_ms, started, ended)
     if command.nodes is not None:
         events += health_facts(state, command.site, command.nodes, now_ms)
     return Decision(tuple(events))
@@ -63,29 +63,29 @@ def hear(state: FleetState, command: HearSite, now_ms: int) -> Answer:
 
 def _reported(
     state: FleetState, command: HearSite, report: Report, now_ms: int, started: set[int], ended: set[int]
-) -> Event | None:
-    """The fact in a report, unless it is stale, a repeat within the call, or about another site's run."""
+) -> tuple[Event, ...]:
+    """The facts in a report, unless it is stale, a repeat within the call, or about another site's run."""
     run = report.run
     job = state.jobs.get(run.job)
     live = None if job is None or run.job in ended else job.live
     if job is None or live is None or live.number != run.attempt:
-        return None
+        return ()
     if state.pools[live.pool].declared.site != command.site:
-        return None
+        return ()
     by = BY_SITE + command.site
     if isinstance(report, RunEnded):
         ended.add(run.job)
         return end_attempt(state, job, report, now_ms, by)
     if live.started_ms or run.job in started or live.state is AttemptState.RUNNING:
-        return None
+        return ()
     started.add(run.job)
-    return AttemptStarted(at_ms=now_ms, by=by, job=run.job, attempt=run.attempt)
+    return (AttemptStarted(at_ms=now_ms, by=by, job=run.job, attempt=run.attempt),)
 
 
-def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: str) -> AttemptEnded:
-    """The fact that the live attempt of a job ended, and what becomes of the job."""
+def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: str) -> tuple[Event, ...]:
+    """The facts that the live attempt of a job ended, and what becomes of the job."""
     live = job.attempts[-1]
-    return AttemptEnded(
+    ended = AttemptEnded(
         at_ms=now_ms,
         by=by,
         job=job.id,
@@ -96,6 +96,10 @@ def end_attempt(state: FleetState, job: Job, report: RunEnded, now_ms: int, by: 
         signal=report.signal,
         detail=report.detail,
     )
+    is_poison = ended.job_state is JobState.WAITING and report.outcome is Outcome.NODE_FAILED
+    if is_poison and takes_down_too_many(job, now_ms):
+        return ended, JobHeld(at_ms=now_ms, by="control", job=job.id, reason="it takes down one node after the other")
+    return (ended,)
 
 
 # What becomes of a job whose attempt ended so: (if it may run again, if not).
@@ -157,10 +161,10 @@ def set_node_state(state: FleetState, command: SetNodeState, now_ms: int) -> Ans
 
 
 def _steps(state: FleetState, command: SetNodeState, node: int) -> tuple[NodeState, ...]:
-    """The states a node goes through. What the site had said becomes the operator's word by way of UP."""
+    """The states a node goes through. What others had said becomes the operator's word by way of UP."""
     if state.occupancy[command.pool].node_state(node) is not command.state:
         return (command.state,)
-    if command.state is not NodeState.UP and set_by_site(state, command.pool, node):
+    if command.state is not NodeState.UP and not set_by_operator(state, command.pool, node):
         return (NodeState.UP, command.state)
     return ()
 
@@ -183,16 +187,11 @@ def set_power_cap(state: FleetState, command: SetPowerCap, now_ms: int) -> Answe
 
 def _fail(state: FleetState, jobs: list[int], now_ms: int, command: SetNodeState) -> list[Event]:
     detail = command.reason or "a node of the allocation went down"
-    return [
-        end_attempt(
-            state,
-            state.jobs[job],
-            RunEnded(run=_run_key(state.jobs[job]), outcome=Outcome.NODE_FAILED, detail=detail),
-            now_ms,
-            command.by,
-        )
-        for job in jobs
-    ]
+    events: list[Event] = []
+    for job in (state.jobs[number] for number in jobs):
+        report = RunEnded(run=_run_key(job), outcome=Outcome.NODE_FAILED, detail=detail)
+        events += end_attempt(state, job, report, now_ms, command.by)
+    return events
 
 
 def _run_key(job: Job) -> RunKey:

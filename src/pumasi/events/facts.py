@@ -151,6 +151,7 @@ class JobHeld(Fact, frozen=True, kw_only=True):
     """A waiting job may not start until released."""
 
     job: JobId
+    reason: str = ""
 
 
 class JobReleased(Fact, frozen=True, kw_only=True):

@@ -295,8 +295,10 @@ class PoolOrder(StrEnum):
 class Policy(Struct, frozen=True, kw_only=True):
     """Rules of the whole fleet; versioned so that every decision can name the rules it was made under.
 
-    `pool_order`: which pools are tried first, the first that tells two apart decides. `rules`:
-    what work may run where. They are about what starts: what runs when one comes into force runs on.
+    `pool_order`: which pools are tried first, the first that tells two apart decides. `fast_failure_seconds`: what
+    fails sooner after its start may be the node's fault (0: no node is ever blamed); at most `quarantine_percent_max`
+    of a site's nodes, or one, are out of work for that without an operator (0: none). `rules`: what work may run where.
+    They are about what starts: what runs when one comes into force runs on.
     """
 
     version: str = "1"
@@ -304,6 +306,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     link_silent_seconds: int = 60
     requeue_limit: int = 20
     preemption_limit: int = 5  # so often a job is stopped for work of its own owner, and then no more
+    fast_failure_seconds: int = 30
+    quarantine_percent_max: int = 5
     default_time_limit_seconds: int = 24 * 3600
     borrow_order: BorrowOrder = BorrowOrder.CREDIT
     pool_order: tuple[PoolOrder, ...] = (PoolOrder.HOME,)

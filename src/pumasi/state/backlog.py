@@ -147,10 +147,11 @@ class Changes:
 
     `declarations`: rises with every declaration. `pools`: when, by `stirs`, something last happened in a pool that may
     give a waiting job room there, the latest last. (Home use only takes room away; it does not count.) `moved`: the
-    runs that were placed, started, told to stop, recharged or ended last, after `moved_before` earlier ones.
+    runs that were placed, started, told to stop, recharged or ended last, after `moved_before` earlier ones. `struck`:
+    nodes with strikes enough and a new one, to be judged.
     """
 
-    __slots__ = ("declarations", "moved", "moved_before", "pools", "stirs")
+    __slots__ = ("declarations", "moved", "moved_before", "pools", "stirs", "struck")
 
     def __init__(self) -> None:
         self.declarations = 0
@@ -158,12 +159,14 @@ class Changes:
         self.pools: dict[PoolId, int] = {}
         self.moved: list[tuple[PoolId, JobId]] = []
         self.moved_before = 0
+        self.struck: dict[tuple[PoolId, int], None] = {}
 
     def branch(self) -> "Changes":
         """Counters that start as these and go their own way."""
         twin = Changes()
         twin.declarations, twin.stirs, twin.pools = self.declarations, self.stirs, dict(self.pools)
         twin.moved_before = self.moved_before + len(self.moved)
+        twin.struck = dict(self.struck)
         return twin
 
     def stir(self, pool: PoolId) -> None:

@@ -20,7 +20,7 @@ def branch(state: FleetState) -> FleetState:
     twin.shared = set(state.jobs)
     twin.pools, twin.gpu_models = dict(state.pools), dict(state.gpu_models)
     twin.principals, twin.tokens = dict(state.principals), dict(state.tokens)
-    twin.requests, twin.node_reasons = dict(state.requests), dict(state.node_reasons)
+    twin.requests, twin.node_reasons, twin.strikes = dict(state.requests), dict(state.node_reasons), dict(state.strikes)
     twin.owners = {name: copy(record) for name, record in state.owners.items()}
     twin.sites = {name: copy(record) for name, record in state.sites.items()}
     twin.queues = {name: _queue(record) for name, record in state.queues.items()}

@@ -26,6 +26,7 @@ from pumasi.state.records import (
     Request,
     Reservation,
     SiteRecord,
+    Strike,
 )
 
 
@@ -33,6 +34,7 @@ class FleetState:
     """A fold over the log. Read it freely; only `state.fold.apply` may change it.
 
     `jobs` holds every job that is not terminal; a terminal one leaves the state (its record goes to the archive).
+    `strikes`: by node, the attempts that failed fast on it since one did well there (`state.strikes`).
     What stands below `tokens` is derived from the rest and never stored. `powered`: the GPUs that power lets run, for
     pools it does not let run whole. `guests`: by pool, the live jobs that borrow or are stopping. `shared`: jobs whose
     records a branch has too (`state.branch`): they are copied before they are changed.
@@ -48,6 +50,7 @@ class FleetState:
         self.sites: dict[SiteId, SiteRecord] = {}
         self.pools: dict[PoolId, PoolRecord] = {}
         self.node_reasons: dict[tuple[PoolId, int], str] = {}
+        self.strikes: dict[tuple[PoolId, int], tuple[Strike, ...]] = {}
         self.queues: dict[QueueId, QueueRecord] = {}
         self.next_job: JobId = 1
         self.jobs: dict[JobId, Job] = {}

@@ -24,6 +24,7 @@ from pumasi.state.records import (
     SiteRecord,
     Stop,
 )
+from pumasi.state.strikes import count_end
 
 REQUEST_MEMORY_MS = 24 * 3600 * 1000  # how long an idempotency key is remembered
 
@@ -135,6 +136,7 @@ def _node_changed(state: FleetState, event: facts.NodeChanged) -> None:
     occupancy.set_node_state(event.node, event.state)
     if event.state is NodeState.UP:
         state.node_reasons.pop((event.pool, event.node), None)
+        state.strikes.pop((event.pool, event.node), None)
     else:
         state.node_reasons[event.pool, event.node] = event.reason
     state.share_out(event.pool)
@@ -260,6 +262,8 @@ def _attempt_ended(state: FleetState, event: facts.AttemptEnded) -> Job | None:
     state.changes.move(attempt.pool, job.id)
     attempt.state, attempt.outcome, attempt.ended_ms = AttemptState.ENDED, event.outcome, event.at_ms
     attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
+    if state.strikes or event.outcome is not Outcome.COMPLETED or event.exit_code or event.signal:
+        count_end(state, job, attempt)
     job.state = event.job_state
     if event.job_state in TERMINAL_STATES:
         return state.finish(job, event.job_state, event.at_ms)

@@ -47,9 +47,27 @@ class Attempt(Struct, gc=False):
     detail: str = ""
 
     @property
+    def began_ms(self) -> int:
+        """When it started, or was placed if it never has."""
+        return self.started_ms or self.placed_ms
+
+    @property
     def gpus(self) -> int:
         """GPUs allocated."""
         return span_gpus(self.spans)
+
+
+class Strike(Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that failed on a node within seconds of `began_ms`.
+
+    `source`: whom it may be blamed on instead. If the work ended by itself, its user in its queue, and `script` is what
+    it ran; if the engine failed it, the job (`script` is None).
+    """
+
+    job: JobId
+    source: str
+    script: str | None
+    began_ms: int
 
 
 class Job(Struct, gc=False):

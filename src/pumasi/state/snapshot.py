@@ -20,6 +20,7 @@ from pumasi.state.records import (
     Request,
     Reservation,
     SiteRecord,
+    Strike,
 )
 
 
@@ -45,6 +46,7 @@ class _Image(Struct):
     principals: list[Principal]
     tokens: list[Token]
     advance_reservations: list[AdvanceRecord] = []  # none in snapshots of versions that knew none
+    strikes: list[tuple[PoolId, int, tuple[Strike, ...]]] = []  # likewise
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -86,6 +88,7 @@ def load(body: bytes) -> FleetState:
     state.reservations = {reservation.job: reservation for reservation in image.reservations}
     state.planned = {start.job: start for start in image.planned}
     state.advance_reservations = {record.declared.id: record for record in image.advance_reservations}
+    state.strikes = {(pool, node): strikes for pool, node, strikes in image.strikes}
     state.requests = image.requests
     state.principals = {principal.id: principal for principal in image.principals}
     state.tokens = {token.digest: token for token in image.tokens}
@@ -128,6 +131,7 @@ def _image(state: FleetState) -> _Image:
         requests=state.requests,
         principals=list(state.principals.values()),
         tokens=list(state.tokens.values()),
+        strikes=[(*place, strikes) for place, strikes in state.strikes.items()],
     )
 
 

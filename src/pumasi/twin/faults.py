@@ -42,8 +42,11 @@ class Faults:
         rates, seed = self._rates, self._seed
         for pool in self._world.plane.state.pools:
             if rates.gpu_mtbf_hours:
-                self._lemons[pool] = self._choose_lemons(pool)
+                self._lemons[pool] = self._choose(pool, "lemons", rates.lemon_per_mille)
                 self._again(self._gpu_fails, (pool, stream(seed, "gpu", pool)), self._gpu_mean_ms(pool))
+            if rates.black_hole_per_mille:
+                chosen = self._choose(pool, "black holes", rates.black_hole_per_mille)
+                self._world.sites[self._pool(pool).site].black_holes |= {(pool, node) for node in chosen}
             if rates.rack_years:
                 self._again(self._rack_fails, (pool, stream(seed, "rack", pool)), self._rack_mean_ms(pool))
         for site in self._world.sites:
@@ -64,9 +67,9 @@ class Faults:
     def _pool(self, pool: PoolId) -> Pool:
         return self._world.plane.state.pools[pool].declared
 
-    def _choose_lemons(self, pool: PoolId) -> list[int]:
+    def _choose(self, pool: PoolId, what: str, per_mille: int) -> list[int]:
         nodes = self._pool(pool).nodes
-        return stream(self._seed, "lemons", pool).sample(range(nodes), nodes * self._rates.lemon_per_mille // 1000)
+        return stream(self._seed, what, pool).sample(range(nodes), nodes * per_mille // 1000)
 
     def _weight(self, pool: PoolId) -> int:
         """Nodes of the pool, lemons counted as often as they fail."""

@@ -16,7 +16,8 @@ class FaultRates(Struct, frozen=True, kw_only=True):
     `gpu_mtbf_hours`: mean hours between faults of one GPU (exponential). `lemon_per_mille` of the nodes fail
     `lemon_factor` times as often. `switch_percent` of GPU faults take a switch with 8 to 64 neighbouring nodes instead
     of one node. `rack_years`: mean years between losses of one rack. `partitions_per_site_year`: cuts of a site from
-    the control plane, log-normal from some minutes to half a day. `reboot_percent` of the repairs take 10 to 30
+    the control plane, log-normal from some minutes to half a day. `black_hole_per_mille` of the nodes look well, and
+    every run on them fails within seconds. `reboot_percent` of the repairs take 10 to 30
     minutes, the others 1 to 10 days. `agent_crash_days`, `control_crash_days`: mean days between crashes of one agent
     and of the control plane; each is back after `restart_seconds`.
     """
@@ -24,6 +25,7 @@ class FaultRates(Struct, frozen=True, kw_only=True):
     gpu_mtbf_hours: int = 0
     lemon_per_mille: int = 0
     lemon_factor: int = 1
+    black_hole_per_mille: int = 0
     switch_percent: int = 0
     rack_years: int = 0
     partitions_per_site_year: int = 0

@@ -4,7 +4,7 @@ It knows what a site knows: its orders, not the fleet's state. What it has to sa
 plane has it on disk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
@@ -16,6 +16,8 @@ from pumasi.state.records import Attempt
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.kernel import Kernel, Rank
 from pumasi.twin.scenario import Scenario
+
+BLACK_HOLE_MS = 2_000
 
 
 class Work(Struct, gc=False):
@@ -38,6 +40,7 @@ class Run(Struct, gc=False):
     began_ms: int
     ends_ms: int
     ends_as: Outcome
+    exit_code: int = 0
     is_gone: bool = False
 
 
@@ -57,6 +60,7 @@ class SimulatedSite:
         self._said_reports: list[Report] = []
         self._said_news: list[SetNodeState] = []
         self.runs: dict[RunKey, Run] = {}
+        self.black_holes: set[tuple[PoolId, int]] = set()  # nodes that look well and on which every run fails at once
         self._kernel = kernel
         self._work = work
         self._wake = wake
@@ -112,7 +116,8 @@ class SimulatedSite:
         limit_ms = work.job.spec.time_limit_seconds * 1000
         ends_as = Outcome.COMPLETED if work.job.runtime_ms <= limit_ms else Outcome.TIME_LIMIT
         ends_ms = max(self._kernel.time_ms, attempt.started_ms + min(work.job.runtime_ms, limit_ms))
-        run = Run(key, work, attempt.pool, attempt.spans, attempt.started_ms, ends_ms, ends_as)
+        exit_code = work.job.exit_code
+        run = Run(key, work, attempt.pool, attempt.spans, attempt.started_ms, ends_ms, ends_as, exit_code)
         self.runs[key] = run
         self._kernel.at(ends_ms, Rank.END, self._ends, run)
 
@@ -134,8 +139,10 @@ class SimulatedSite:
         began_ms = now_ms + self._start_delay_ms
         left_ms, limit_ms = work.job.runtime_ms - work.done_ms, order.time_limit_seconds * 1000
         ends_as = Outcome.COMPLETED if left_ms <= limit_ms else Outcome.TIME_LIMIT
-        ends_ms = began_ms + min(left_ms, limit_ms)
-        run = self.runs[key] = Run(key, work, order.pool, order.spans, began_ms, ends_ms, ends_as)
+        ends_ms, exit_code = began_ms + min(left_ms, limit_ms), work.job.exit_code
+        if self.black_holes and any((order.pool, node) in self.black_holes for node in _nodes(order.spans)):
+            ends_as, ends_ms, exit_code = Outcome.COMPLETED, min(ends_ms, began_ms + BLACK_HOLE_MS), 1
+        run = self.runs[key] = Run(key, work, order.pool, order.spans, began_ms, ends_ms, ends_as, exit_code)
         self._kernel.at(ends_ms, Rank.END, self._ends, run)
         if self._start_delay_ms:
             self._kernel.at(began_ms, Rank.END, self._began, run)
@@ -167,7 +174,7 @@ class SimulatedSite:
         completed = run.ends_as is Outcome.COMPLETED
         if not completed:
             self._save(run, noticed=run.ends_as is not Outcome.TIME_LIMIT)
-        self._gone(run, RunEnded(run=run.key, outcome=run.ends_as, exit_code=run.work.job.exit_code * completed))
+        self._gone(run, RunEnded(run=run.key, outcome=run.ends_as, exit_code=run.exit_code * completed))
 
     def _save(self, run: Run, *, noticed: bool) -> None:
         """What of the work done in this run is not lost with it."""
@@ -195,6 +202,11 @@ class SimulatedSite:
         for run in [run for run in there if _touches(run.spans, nodes)]:
             self._save(run, noticed=False)
             self._gone(run, RunEnded(run=run.key, outcome=Outcome.NODE_FAILED, detail=reason))
+
+
+def _nodes(spans: tuple[Span, ...]) -> Iterator[int]:
+    for span in spans:
+        yield from range(span.first, span.first + span.nodes)
 
 
 def _touches(spans: tuple[Span, ...], nodes: range) -> bool:

@@ -15,6 +15,7 @@ from pumasi.control.commands import (
     EnrolSite,
     HearSite,
     IssueToken,
+    ReleaseJob,
     SetPowerCap,
     SubmitJobs,
 )
@@ -24,6 +25,7 @@ from pumasi.events.facts import LinkState
 from pumasi.model.access import Token, TokenKind
 from pumasi.model.fleet import FleetPlan
 from pumasi.model.ids import JobId, SiteId
+from pumasi.model.jobs import JobState, Outcome
 from pumasi.ports.event_log import JobStore
 from pumasi.protocol.messages import RunEnded, RunKey, SyncResponse
 from pumasi.state.invariants import violations
@@ -37,6 +39,7 @@ from pumasi.twin.site import SimulatedSite, Work
 OPERATOR = "twin:operator"
 USER = "twin:user"
 CANCEL_AGAIN_MS = ORDER_AGAIN_MS = 60_000
+RELEASE_MS = 3_600_000
 LIVE_CYCLE_MS = 1_000
 
 
@@ -214,6 +217,19 @@ class World:
             self.touch()
         self.kernel.at(self.kernel.time_ms + CANCEL_AGAIN_MS, Rank.USER, self._cancel, number)
 
+    def _look_after(self, number: JobId) -> None:
+        """A user whose job was held for what its nodes did looks into it, and lets it run again."""
+        job = self.plane.state.jobs.get(number)
+        if job is not None and job.state is JobState.HELD:
+            self.kernel.at(self.kernel.time_ms + RELEASE_MS, Rank.USER, self._release, number)
+
+    def _release(self, number: JobId) -> None:
+        if self.is_control_down:
+            self.kernel.at(self.kernel.time_ms + ORDER_AGAIN_MS, Rank.USER, self._release, number)
+        elif number in self.plane.state.jobs:
+            self.plane.execute(ReleaseJob(by=USER, job=number))  # refused if it is not held any more
+            self.touch()
+
     def _work_of(self, number: JobId) -> Work:
         return self._work[number]
 
@@ -272,6 +288,9 @@ class World:
         self._heard[site.name] = site
         if news or RunEnded in map(type, reports):
             self._wants_cycle = True
+            for report in reports:
+                if type(report) is RunEnded and report.outcome is Outcome.NODE_FAILED:
+                    self._look_after(report.run.job)
 
     def _commit(self) -> None:
         """Make everything durable, and let everyone know who waits for it."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
+from pumasi.control.quarantine import is_suspect, suspicion
 from pumasi.control.views.times import moment
 from pumasi.events.facts import NodeState
 from pumasi.model.fleet import Owner, OwnerKind, Stage, gpus_of, whole_gpus
@@ -309,7 +310,7 @@ def node_row(state: FleetState, pool: PoolId, node: int) -> NodeRow:
         slice=declared.slice,
         slices_per_gpu=declared.slices_per_gpu,
         state=node_state_word(occupancy, node, record.stage),
-        reason=state.node_reasons.get((pool, node), ""),
+        reason=_node_reason(state, (pool, node)),
         rack=rack + 1,
         block=rack // declared.racks_per_block + 1,
         gpus=declared.gpus_per_node,
@@ -318,6 +319,13 @@ def node_row(state: FleetState, pool: PoolId, node: int) -> NodeRow:
         gpus_reserved=occupancy.reserved[node].bit_count(),
         jobs=tuple(occupancy.jobs_on(node)),
     )
+
+
+def _node_reason(state: FleetState, node: tuple[PoolId, int]) -> str:
+    """Why it takes no work, or what speaks against it although it does."""
+    if node in state.strikes and is_suspect(state, node):
+        return f"suspect: {suspicion(state, node)}"
+    return state.node_reasons.get(node, "")
 
 
 def nodes(

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from pumasi.control.quarantine import NODES_TAKEN_DOWN_MAX, nodes_taken_down
 from pumasi.control.views.times import moment, rfc3339
 from pumasi.model.hostlist import compress
 from pumasi.model.ids import JobId
@@ -18,6 +19,7 @@ from pumasi.state.records import Attempt, Job
 
 NOT_LOOKED_AT = "Priority"  # Slurm's word for a job the scheduler has yet to come to
 HELD_WORD = "JobHeldUser"
+HELD_BY_US_WORD = "JobHeldAdmin"
 
 _ACTIVE_WORDS = {
     AttemptState.PLACED: ("starting", "CF"),
@@ -295,7 +297,7 @@ def _attempt_code(attempt: Attempt) -> str:
 
 def _reason(job: Job, reasons: Mapping[JobId, Reasons]) -> str:
     if job.state is JobState.HELD:
-        return HELD_WORD
+        return HELD_BY_US_WORD if nodes_taken_down(job) >= NODES_TAKEN_DOWN_MAX else HELD_WORD
     if job.state is JobState.WAITING:
         known = reasons.get(job.id)
         return known.first.slurm if known and known.reasons else NOT_LOOKED_AT
@@ -326,6 +328,8 @@ def _no_reasons(job: Job) -> str:
     match job.state:
         case JobState.WAITING:
             return "the scheduler has yet to look at it"
+        case JobState.HELD if (nodes := nodes_taken_down(job)) >= NODES_TAKEN_DOWN_MAX:
+            return f"it is held: {nodes} nodes failed soon after it had started on them; released, it tries one more"
         case JobState.HELD:
             return "it is held; release it and it waits for its turn"
         case JobState.ACTIVE:
