@@ -68,6 +68,7 @@ bench-scheduler: $(VENV)/.dev ## what a decision costs on 260,000 GPUs, real Slu
 .PHONY: bench-quality
 bench-quality: $(VENV)/.dev ## what is allocated of what could be, against a linear program; writes bench/results/quality.json
 	@$(BIN)/python -m bench.quality
+	@$(BIN)/python -m bench.openb
 	@$(BIN)/python -m bench.estimate
 
 $(VENV)-accasim/.made: $(VENV)/.dev

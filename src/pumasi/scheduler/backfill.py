@@ -39,8 +39,8 @@ def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Spa
     """
     promised = promised_nodes(board, fit)
     if not (promised or board.has_holds(fit.pool)):
-        return find(board.free(fit.pool), fit.need)
-    spans = _find_inside(board, job, fit) or find(board.free(fit.pool), fit.need)
+        return find(board.free(fit.pool), fit.need, board.mix(fit))
+    spans = _find_inside(board, job, fit) or find(board.free(fit.pool), fit.need, board.mix(fit))
     in_the_way = [] if spans is None else _in_the_way(board, job, fit.pool, board.now_ms)
     if spans is None or not (promised or in_the_way):
         return spans
@@ -56,7 +56,8 @@ def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Spa
 def _find_inside(board: Board, job: Job, fit: Fit) -> tuple[Span, ...] | None:
     """Where the job sits on GPUs that are reserved for its queue now; None if none are, or have room."""
     for award in board.admitting(job.spec.queue, fit.pool):
-        found = find(board.shadow(fit.pool, (rest_of(board.free(fit.pool), award.spans),)), fit.need)
+        free = board.shadow(fit.pool, (rest_of(board.free(fit.pool), award.spans),))
+        found = find(free, fit.need, board.mix(fit))
         if found is not None:
             return found
     return None
@@ -96,7 +97,7 @@ def _find_beside(
     """These spans if nothing of them is held, or else others of which nothing is."""
     if not any(overlap(each, spans) for each in held):
         return spans
-    return find(board.shadow(fit.pool, tuple(held)), fit.need)
+    return find(board.shadow(fit.pool, tuple(held)), fit.need, board.mix(fit))
 
 
 def leaves_holds(board: Board, job: Job, pool: PoolId, spans: tuple[Span, ...], from_ms: int) -> bool:

@@ -26,8 +26,10 @@ from pumasi.model.ids import JobId, OwnerId, PoolId, QueueId
 from pumasi.model.jobs import Charge, Span, StopCause, overlap, span_gpus
 from pumasi.model.reservations import AdvanceReservation
 from pumasi.scheduler.outlook import NEVER_MS, Outlook, Outlooks, end_ms
+from pumasi.scheduler.packing import Mix, mix_of
 from pumasi.scheduler.quotas import NO_LIMIT, QuotaTree
 from pumasi.scheduler.rules import Rules
+from pumasi.scheduler.shapes import Fit
 from pumasi.scheduler.tenants import Tenants
 from pumasi.state import accounts
 from pumasi.state.accounts import Accounts
@@ -77,6 +79,7 @@ class Board:
         self._moved: dict[PoolId, dict[JobId, Run]] = {}
         self._shadows: dict[PoolId, dict[tuple[tuple[Span, ...], ...], FreeMap]] = {}
         self._surplus_parts: dict[OwnerId, int] | None = None
+        self._mixes: dict[PoolId, Mix] = {}
         self._maps: dict[PoolId, FreeMap] = {}
         self._taken: dict[PoolId, list[Span]] = {}  # what the maps do not show yet
         self._books: dict[PoolId, Accounts] = {}
@@ -206,6 +209,14 @@ class Board:
             for spans in held:
                 shadows[held].take_free(spans)
         return shadows[held]
+
+    def mix(self, fit: Fit) -> Mix | None:
+        """What ran in the pool as the cycle began, by which a place there is scored; None for who takes its share."""
+        if not (fit.need.cpus or fit.need.memory_mib):
+            return None
+        if fit.pool not in self._mixes:
+            self._mixes[fit.pool] = mix_of(self.state, fit.pool)
+        return self._mixes[fit.pool]
 
     # --- rooms -------------------------------------------------------------------------------------------------------
 

@@ -3,25 +3,32 @@
 A gang that asks to be spread stands in as many racks as can be instead.
 
 Counts decide, nodes are only looked at once it is known that they fit. Ties go to the lowest index. Nodes that lack
-CPUs or memory for the job are as good as full; unless somebody takes more than the share of its GPUs, none does.
+CPUs or memory for the job are as good as full; unless somebody takes more than the share of its GPUs, none does. A job
+of one node that takes other than that share goes where the general score says (`packing`).
 """
 
 from collections.abc import Iterator
 from functools import lru_cache
 
 from pumasi.model.jobs import Level, Span
+from pumasi.scheduler.packing import Mix, best_span
 from pumasi.scheduler.shapes import Need
 from pumasi.state.freemap import FreeMap, indices, lowest
 
 Pick = tuple[int, int]  # a rack and how many segments are taken from it
 
 
-def find(free: FreeMap, need: Need) -> tuple[Span, ...] | None:
-    """Where the gang sits best, or None if it fits nowhere. `free` is not changed."""
+def find(free: FreeMap, need: Need, mix: Mix | None = None) -> tuple[Span, ...] | None:
+    """Where the gang sits best, or None if it fits nowhere. `free` is not changed.
+
+    `mix`: what runs in the pool, if the place is to be scored by it. It never decides whether there is one.
+    """
     if free.free_gpus < need.gpus:
         return None
     if not (free.tight or need.cpus or need.memory_mib):
         return _one_node(free, need.each, 0) if need.nodes == 1 else _gang(free, need)
+    if mix is not None and need.nodes == 1 and (span := best_span(free, need, mix)) is not None:
+        return (span,)
     if not need.each:
         return _beside_gpus(free, need)
     lacking = short(free, need, roomy(free, need.each))
