@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,8 @@ from pumasi.events.facts import (
     StopOrdered,
 )
 from pumasi.model.jobs import Level, Span, Topology
+from pumasi.scheduler import reclaim
+from pumasi.scheduler.reclaim import AHEAD_MAX
 from pumasi.testing.builders import NVL72, fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
@@ -113,6 +116,24 @@ def test_who_costs_least_is_spared_only_where_no_claim_can_use_the_rest_of_a_gan
     for _ in range(claims):
         fleet.submit("ant", 16)
     assert {event.job: event.claimant for event in fleet.tick().events if isinstance(event, StopOrdered)} == told
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((4, 8, 8, 16, 24)), st.integers(1, 500)), min_size=4, max_size=7),
+    st.lists(st.sampled_from((8, 8, 8, 16)), min_size=4, max_size=8),
+)
+@settings(max_examples=20)
+def test_claims_served_in_one_go_get_what_they_would_get_one_by_one(
+    borrowers: list[tuple[int, int]], claims: list[int]
+) -> None:
+    plans = []
+    for ahead in (1, AHEAD_MAX):
+        fleet = lent_out([{"gpus": gpus, "then_wait": age} for gpus, age in borrowers], gpus=64)
+        for gpus in claims:
+            fleet.submit("ant", gpus)
+        with patch.object(reclaim, "AHEAD_MAX", ahead):
+            plans.append(fleet.tick().events)
+    assert plans[0] == plans[1]
 
 
 @pytest.mark.parametrize(("percent", "victims"), [(0, [1]), (800, [1]), (799, [])])

@@ -73,7 +73,8 @@ class Openings:
         self._heap: list[Opening] = []
         self._domains: dict[int, Opening] = {}
         self._stale: dict[int, None] = {}
-        self._noted: dict[int, None] = {}
+        self._noted: list[int] = []
+        self._shown: list[Opening] = []
         self._is_new = True
 
     def cheapest(self, wanted_nodes: int) -> list[Opening] | None:
@@ -81,33 +82,47 @@ class Openings:
 
         `wanted_nodes`: how many the claims to come could use in all, this one included. It only falls.
         """
+        self._catch_up(wanted_nodes)
+        return self._cheapest_nodes(self._need.nodes) if self._is_loose else self._cheapest_domain()
+
+    def in_turn(self, wanted_nodes: int, claims: int) -> list[Opening]:
+        """The nodes that up to so many claims of the need would take in turn; none if they had better ask one by one.
+
+        Prices must not rise while they are served: the claims after them could still use all nodes of any victim.
+        """
+        self._catch_up(wanted_nodes)
+        claims = min(claims, (wanted_nodes - self._widest) // self._need.nodes)
+        found = self._cheapest_nodes(claims * self._need.nodes) if self._is_loose and claims > 1 else None
+        return found or []
+
+    def _catch_up(self, wanted_nodes: int) -> None:
         if self._is_new:
             self._wanted_nodes = wanted_nodes
             self._price_all()
         self._wanted_nodes = min(self._wanted_nodes, wanted_nodes)
         if self._noted:
-            self._price(self._noted)
-            self._noted = {}
-        return self._cheapest_nodes() if self._is_loose else self._cheapest_domain()
+            self._price(dict.fromkeys(self._noted))
+            self._noted = []
 
     # --- prices of nodes ---------------------------------------------------------------------------------------------
 
     def note(self, nodes: Iterable[int]) -> None:
         """Something has changed on these nodes."""
         if not self._is_new:
-            self._noted.update(dict.fromkeys(nodes))
+            self._noted += nodes
 
     def _price(self, nodes: Iterable[int]) -> None:
         """Work out the price of these nodes anew."""
-        free = self._free()
+        free, by_node, is_loose = self._free(), self._by_node, self._is_loose
         for node in nodes:
-            self._by_node.pop(node, None)
+            by_node.pop(node, None)
             opening = self._opening(node, free)
             if opening is not None:
-                self._by_node[node] = opening
-                if self._is_loose:
-                    heappush(self._heap, opening)
-            self._stale[node // self._width] = None
+                by_node[node] = opening
+            if not is_loose:
+                self._stale[node // self._width] = None
+            elif opening is not None:
+                heappush(self._heap, opening)
 
     def _price_all(self) -> None:
         """Every node that is free or could be; those that one victim has to itself are most, and need no search."""
@@ -163,18 +178,20 @@ class Openings:
 
     # --- nodes anywhere in the pool ----------------------------------------------------------------------------------
 
-    def _cheapest_nodes(self) -> list[Opening] | None:
+    def _cheapest_nodes(self, nodes: int) -> list[Opening] | None:
         found: list[Opening] = []
         heap, current = self._heap, self._by_node
-        while heap and len(found) < self._need.nodes:
+        for opening in self._shown:
+            if current.get(opening[1]) is opening:
+                heappush(heap, opening)
+        while heap and len(found) < nodes:
             opening = heap[0]
             if current.get(opening[1]) is not opening:
                 heappop(heap)
             elif not self._has_risen(opening):
                 found.append(heappop(heap))
-        for opening in found:
-            heappush(heap, opening)
-        return found if len(found) == self._need.nodes else None
+        self._shown = found  # most are taken before the next look
+        return found if len(found) == nodes else None
 
     def _has_risen(self, opening: Opening) -> bool:
         """True if the claims to come can use less of its victims now; it then stands where its new price puts it."""

@@ -7,6 +7,7 @@ its shrunken entitlement: that is borrowed in all but name. Where the owner's co
 the way that evicts fewest GPUs is taken if the cheapest is beyond that; if that is too, the job waits.
 """
 
+from collections.abc import Iterable
 from operator import attrgetter, itemgetter
 from typing import TypeAlias
 
@@ -46,6 +47,13 @@ class Option(Struct):
         """GPUs of the jobs that are stopped for it."""
         return sum([victim.evicted_gpus for victim in self.victims])
 
+    @property
+    def returned_gpus(self) -> int:
+        """GPUs of the claimant's entitlement that these jobs give back."""
+        return sum([victim.returned for victim in self.victims])
+
+
+AHEAD_MAX = 64
 
 Found = tuple[tuple[Span, ...], list[Victim], int]  # exact spans, who must go for them, and what of the cost they bear
 
@@ -56,13 +64,24 @@ Reserved: TypeAlias = tuple[AdvanceReservation, ...]
 
 
 class Offer(Struct):
-    """What a pool has to offer a demand, as it was when `changes` things had happened there; None: nothing."""
+    """What a pool has to offer a demand, as it was when `changes` things had happened there; None: nothing.
+
+    `ready`: what the claims after the next would get, the last first, if nothing but they changes the pool. `ahead`:
+    how many are worked out at once; twice as many each time that all of them were taken.
+    """
 
     fit: Fit
     tenants: Tenants
     candidates: Candidates
     changes: int = -1
     option: Option | None = None
+    ready: list[Option] = []
+    ahead: int = 1
+
+    @property
+    def cost(self) -> int:
+        """What the next claim would bear."""
+        return NO_LIMIT if self.option is None else self.option.cost
 
 
 class Claims:
@@ -78,9 +97,10 @@ class Claims:
         """Reserve lent GPUs for a job that fits its owner's entitlement, and tell their users; True if done."""
         board, gpus = self._board, demand.spec.gpus
         most = evicted_gpus_max(board, demand)
-        best = self._best(job, demand, most)
-        if best is None:
+        offer = self._best(job, demand, most)
+        if offer is None or offer.option is None:
             return False
+        best = offer.option
         commit(board, best.moves)
         for victim in best.victims:
             if not victim.is_stopping:
@@ -89,12 +109,30 @@ class Claims:
         waiting = self._waiting[demand.owner]
         for fit in demand.home_fits:
             waiting[fit.pool] -= gpus
+        self._go_on(demand, offer)
         return True
+
+    def _go_on(self, demand: Demand, offer: Offer) -> None:
+        """An offer was taken, and nothing else has changed: what was worked out for the next claim still holds."""
+        if offer.ready:
+            self._show_ready(demand, offer)
+        else:
+            offer.ahead = min(2 * offer.ahead, AHEAD_MAX)
+
+    def _show_ready(self, demand: Demand, offer: Offer) -> bool:
+        """Offer the next of what is ready, if its owner's entitlement carries that as it is."""
+        option, account = offer.ready.pop(), self._board.account(demand.owner, offer.fit.pool)
+        carried_gpus = account.idle + offer.tenants.ending.get(demand.owner, 0) + option.returned_gpus
+        if min(carried_gpus, self._room(demand.owner, offer.fit.pool)) >= demand.spec.gpus:
+            offer.changes, offer.option = offer.tenants.changes, option
+            return True
+        offer.ready, offer.ahead = [], 1
+        return False
 
     def _due_ms(self, owner: OwnerId) -> int:
         return self._board.now_ms + self._board.state.owners[owner].declared.lending.reclaim_window_seconds * 1000
 
-    def _best(self, job: Job, demand: Demand, most: int) -> Option | None:
+    def _best(self, job: Job, demand: Demand, most: int) -> Offer | None:
         """The way that costs least, with `most` GPUs evicted for it; as equals, that in the first pool."""
         reserved = self._reserved(job, demand)
         offers = self._offers.get((demand, reserved))
@@ -103,10 +141,11 @@ class Claims:
         for offer in offers:
             if offer.changes != offer.tenants.changes:
                 self._renew(job, demand, offer, most)
-        options = [offer.option for offer in offers if offer.option is not None]
+        options = [offer for offer in offers if offer.option is not None]
         while options:
             best = min(options, key=_by_cost)
-            if self._board.home_room(job, best.pool) >= job.spec.gpus and self._leaves_promised(job, best.pool):
+            pool = best.fit.pool
+            if self._board.home_room(job, pool) >= job.spec.gpus and self._leaves_promised(job, pool):
                 return best
             options.remove(best)
         if reserved:
@@ -166,11 +205,17 @@ class Claims:
         board, fit, candidates = self._board, offer.fit, offer.candidates
         candidates.refresh()
         offer.changes, offer.option = offer.tenants.changes, None
+        if offer.ready:
+            offer.ready, offer.ahead = [], 1  # others claim here as well
         room = self._room(demand.owner, fit.pool)
         if room < fit.need.gpus or not candidates.victims:
             return
-        wanted_nodes = min(room, self._waiting[demand.owner][fit.pool]) // fit.need.each
-        offer.option = _option(board, job, fit, candidates, max(fit.need.nodes, wanted_nodes))
+        wanted_nodes = max(fit.need.nodes, min(room, self._waiting[demand.owner][fit.pool]) // fit.need.each)
+        if offer.ahead > 1 and most == NO_LIMIT:
+            offer.ready = _options(fit, candidates, wanted_nodes, offer.ahead)
+            if offer.ready and self._show_ready(demand, offer):
+                return
+        offer.option = _option(board, job, fit, candidates, wanted_nodes)
         if most < NO_LIMIT and offer.option is not None and offer.option.evicted_gpus > most:
             offer.option = _option(board, job, fit, candidates, fit.need.nodes, by_size=True)
             if offer.option is not None and offer.option.evicted_gpus > most:
@@ -214,17 +259,55 @@ def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: 
     chosen = candidates.openings(need, by_size=by_size).cheapest(wanted_nodes)
     if chosen is None:
         return None
-    nodes: dict[JobId, int] = {}  # how many of the chosen ones each victim is on
+    nodes = _counted(chosen)
+    victims, spare_nodes = _by_dearness(candidates, nodes, by_size=by_size), wanted_nodes - need.nodes
+    if need.segment > 1 or _may_be_spared(need, nodes, victims, spare_nodes):
+        return _pruned(free, need, victims, spare_nodes)
+    return _on(free, need, chosen, candidates.victims), victims, _borne(victims, nodes, spare_nodes)
+
+
+def _options(fit: Fit, candidates: Candidates, wanted_nodes: int, claims: int) -> list[Option]:
+    """What so many claims of one need would get in turn, the last first; nothing if they had better ask one by one.
+
+    They take the cheapest nodes in turn, and whoever has to go is stopped for the first that sits on one of his.
+    """
+    need, free = fit.need, candidates.free
+    if free.free_gpus >= need.each:
+        return []
+    chosen = candidates.openings(need, by_size=False).in_turn(wanted_nodes, claims)
+    nodes, told, found = _counted(chosen), set[JobId](), []
+    if _may_be_spared(need, nodes, [candidates.victims[job] for job in nodes], wanted_nodes - len(chosen)):
+        return []
+    for first in range(0, len(chosen), need.nodes):
+        taken, wanted_nodes = chosen[first : first + need.nodes], wanted_nodes - need.nodes
+        nodes = {job: count for job, count in _counted(taken).items() if job not in told}
+        told.update(nodes)
+        victims = _by_dearness(candidates, nodes, by_size=False)
+        spans, cost = _on(free, need, taken, candidates.victims), _borne(victims, nodes, wanted_nodes)
+        found.append(Option(fit.pool, spans, victims, cost, []))
+    return found[::-1]
+
+
+def _counted(chosen: list[Opening]) -> dict[JobId, int]:
+    """Who must go for the chosen nodes: on how many of them each is."""
+    nodes: dict[JobId, int] = {}
     for _, _, who in chosen:
         for job in who:
             nodes[job] = nodes.get(job, 0) + 1
-    victims, spare_nodes = [candidates.victims[job] for job in nodes], wanted_nodes - need.nodes
+    return nodes
+
+
+def _by_dearness(candidates: Candidates, jobs: Iterable[JobId], *, by_size: bool) -> list[Victim]:
+    """The victims, the dearest (or largest) first."""
+    victims = [candidates.victims[job] for job in jobs]
     if len(victims) > 1:
         victims.sort(key=lambda victim: (-victim.evicted_gpus if by_size else -victim.cost, victim.job.id))
-    if need.segment > 1 or _may_be_spared(need, nodes, victims, spare_nodes):
-        return _pruned(free, need, victims, spare_nodes)
-    cost = sum([victim.share(nodes[victim.job.id], spare_nodes, by_size=False) for victim in victims])
-    return _on(free, need, chosen, candidates.victims), victims, cost
+    return victims
+
+
+def _borne(victims: list[Victim], nodes: dict[JobId, int], spare_nodes: int) -> int:
+    """What so many of their nodes bear of the victims' cost, if other claims can use so many more."""
+    return sum([victim.share(nodes[victim.job.id], spare_nodes, by_size=False) for victim in victims])
 
 
 def _may_be_spared(need: Need, nodes: dict[JobId, int], victims: list[Victim], spare_nodes: int) -> bool:
@@ -292,7 +375,7 @@ def _sits_on(victim: Victim, spans: tuple[Span, ...]) -> bool:
 def _for_books(board: Board, job: Job, candidates: Candidates, option: Option) -> Option | None:
     """Complete an option so that the owner's entitlement carries the job: recharge loans if possible, else end more."""
     pool, owner = option.pool, job.owner
-    missing = job.spec.gpus - board.account(owner, pool).idle - sum([victim.returned for victim in option.victims])
+    missing = job.spec.gpus - board.account(owner, pool).idle - option.returned_gpus
     if missing > 0:
         missing -= board.tenants(pool).ending.get(owner, 0)
     if missing <= 0:

@@ -94,10 +94,7 @@ class Tenants:
 
     def stop(self, job: Job, kill_at_ms: int) -> None:
         """Follow a stop order."""
-        charges, seats = self.charges(job), self._seats
-        seats.leave(job, charges)
-        seats.stopping[job.id] = kill_at_ms
-        seats.enter(job, charges)
+        self._seats.stop(job, self.charges(job), kill_at_ms)
         self._tell(job)
 
     def hold(self, spans: tuple[Span, ...]) -> None:
@@ -139,6 +136,12 @@ class _Seats:
         """A running job's charges change."""
         self.leave(job, before)
         self.enter(job, after)
+
+    def stop(self, job: Job, charges: tuple[Charge, ...], kill_at_ms: int) -> None:
+        """A running job is told to stop."""
+        self.leave(job, charges)
+        self.stopping[job.id] = kill_at_ms
+        self.enter(job, charges)
 
     def leave(self, job: Job, charges: tuple[Charge, ...]) -> None:
         """A running job gives up its charges."""
