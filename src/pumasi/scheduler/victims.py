@@ -143,14 +143,15 @@ class Candidates:
     def _pieces(self, job: Job) -> dict[int, int]:
         """The GPUs a job would leave to others: on nodes that are up, and not held already."""
         states, held, kept = self._occupancy.node_states, self._tenants.held, self._kept_nodes
-        is_plain, pieces = not (states or held or kept or self.free.tight), {}
+        is_tight = bool(self.free.tight)
+        is_plain, pieces = not (states or held or kept or is_tight), {}
         for span in job.attempts[-1].spans:
             nodes = range(span.first, span.first + span.nodes)
             if is_plain:
                 pieces.update(dict.fromkeys(nodes, span.gpu_mask))
                 continue
             for node in nodes:
-                mask = span.gpu_mask & ~self._held(node)
+                mask = span.gpu_mask & ~(self._held(node) if is_tight else held.get(node, 0))
                 if mask and node not in kept and states.get(node, NodeState.UP) is NodeState.UP:
                     pieces[node] = mask
         return pieces
