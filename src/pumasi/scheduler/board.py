@@ -86,7 +86,6 @@ class Board:
         self._unposted: dict[PoolId, list[Posting]] = {}  # what the books do not show yet
         self._quotas: dict[tuple[OwnerId, PoolId], QuotaTree | None] = {}
         self._tenants: dict[PoolId, Tenants] = {}
-        self._lenders = {} if rules.has_windows else rules.lenders
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -281,10 +280,10 @@ class Board:
     def lenders(self, borrower: OwnerId, pool: PoolId) -> list[tuple[OwnerId, int]]:
         """The owners whose rules let the borrower in now, and how much each may have lent at most."""
         key = (borrower, pool)
-        found = self._lenders.get(key)
+        found = self.rules.lenders.get(key)
         if found is None:
             who = self.state.owners[borrower].declared
-            found = self._lenders[key] = [
+            found = self.rules.lenders[key] = [
                 (lender, limit)
                 for lender in self.state.pools[pool].declared.entitlements
                 if lender != borrower

@@ -158,10 +158,10 @@ class Planner:
         self._arrived = forgotten + len(arrived)
 
     def _wake(self, demand: Demand) -> None:
-        self._asleep.pop(demand, None)
         demand.only_in = None
-        for fit in demand.fits:
-            self._by_pool[fit.pool].pop(demand, None)
+        if self._asleep.pop(demand, None) is not None:
+            for fit in demand.fits:
+                del self._by_pool[fit.pool][demand]
         if demand.key in self.state.backlogs.by_need:
             self._awake[demand] = None
 

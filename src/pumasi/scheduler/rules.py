@@ -36,7 +36,7 @@ class Rules:
     anywhere, and the roots; `divided`: those with such a queue, or one of strict order, below them. `position`: each
     queue's place in the order of declaration. `entitled`: GPUs each owner is entitled to in all. `declarations`: the
     state's counter when this was worked out, at `now_ms`. `lenders`: what boards found out about who may lend to whom;
-    it holds from cycle to cycle unless there are windows.
+    it holds from cycle to cycle, as whoever keeps rules makes new ones when a window opens or closes.
     """
 
     def __init__(self, state: FleetState, now_ms: int) -> None:
@@ -63,7 +63,6 @@ class Rules:
             for owner, account in books.items():
                 self.entitled_parts[owner] += state.pools[pool].declared.parts(account.entitled)
         self._windows = [window for owner in state.owners.values() for window in owner.declared.lending.windows]
-        self.has_windows = bool(self._windows)
         self._placement_rules = state.policy.rules
         self._minute = -1
         self._in_force: tuple[bool, ...] = ()
