@@ -4,7 +4,6 @@ Who frees many nodes has one price for all of them. As long as the claims to com
 part; where they could use two nodes of a gang of eight, each bears half.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 
@@ -131,12 +130,12 @@ class Openings:
         self._widest = max((len(victim.pieces) for victim in victims.values()), default=0)
         nodes = dict.fromkeys(_bits(roomy(free, each)))
         for job, victim in victims.items():
-            share, alone = self._share(victim), (job,)
-            for node, mask in victim.pieces.items():
-                if mask == full_mask:
-                    found[node] = (share, node, alone)
-                else:
-                    nodes[node] = None
+            share, alone, pieces = self._share(victim), (job,), victim.pieces
+            if full_mask not in pieces.values():
+                nodes.update(dict.fromkeys(pieces))
+            else:
+                found.update({node: (share, node, alone) for node, mask in pieces.items() if mask == full_mask})
+                nodes.update(dict.fromkeys([node for node, mask in pieces.items() if mask != full_mask]))
         for node in nodes:
             opening = self._opening(node, free)
             if opening is not None:
@@ -225,7 +224,7 @@ class Openings:
         if units is None:
             return None
         cost, spare_nodes = 0, self._wanted_nodes - self._need.nodes
-        for job, nodes in Counter([job for unit in units for job in unit[2]]).items():
+        for job, nodes in counted(units).items():
             cost += self._victims[job].share(nodes, spare_nodes, by_size=self._by_size)
         self._domains[domain] = found = (cost, domain, ())
         heappush(self._heap, found)
@@ -243,6 +242,15 @@ class Openings:
                      for at in range(first, last, per_rack))  # fmt: skip
             units = [unit for rack in racks for unit in _segments(rack, segment)]
         return sorted(units)[:wanted] if len(units) >= wanted else None
+
+
+def counted(chosen: list[Opening]) -> dict[JobId, int]:
+    """Who must go for the chosen nodes: on how many of them each is."""
+    nodes: dict[JobId, int] = {}
+    for _, _, who in chosen:
+        for job in who:
+            nodes[job] = nodes.get(job, 0) + 1
+    return nodes
 
 
 def _least(entries: list[tuple[int, JobId, int]], missing: int) -> tuple[int, int, tuple[JobId, ...]]:

@@ -283,10 +283,15 @@ def rest_of(free: FreeMap, spans: tuple[Span, ...]) -> tuple[Span, ...]:
 
 def merged(pieces: list[Span]) -> tuple[Span, ...]:
     """Neighbouring spans with equal masks joined; `pieces` in order of nodes, with no more than their GPUs' share."""
+    if len(pieces) == 1:
+        return (pieces[0],)
     spans: list[Span] = []
+    first = nodes = mask = 0
     for piece in pieces:
-        if spans and spans[-1].first + spans[-1].nodes == piece.first and spans[-1].gpu_mask == piece.gpu_mask:
-            spans[-1] = Span(spans[-1].first, spans[-1].nodes + piece.nodes, piece.gpu_mask)
-        else:
-            spans.append(piece)
-    return tuple(spans)
+        if piece.first == first + nodes and piece.gpu_mask == mask:
+            nodes += piece.nodes
+            continue
+        if nodes:
+            spans.append(Span(first, nodes, mask))
+        first, nodes, mask = piece.first, piece.nodes, piece.gpu_mask
+    return (*spans, Span(first, nodes, mask))

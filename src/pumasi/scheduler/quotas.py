@@ -167,7 +167,11 @@ class QuotaTree:
         name: QueueId | None = queue
         while name is not None and gpus:
             quota = self.quota(name)
+            name = quota.rule.parent
+            if not quota.rule.guaranteed:
+                quota.used += gpus
+                continue
             above, idle = quota.above, quota.idle_guarantee
             quota.used += gpus
             self.kept_back += quota.idle_guarantee - idle
-            gpus, name = quota.above - above, quota.rule.parent
+            gpus = quota.above - above

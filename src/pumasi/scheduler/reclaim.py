@@ -20,7 +20,7 @@ from pumasi.scheduler.backfill import unpromised
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
-from pumasi.scheduler.openings import Opening, Victim
+from pumasi.scheduler.openings import Opening, Victim, counted
 from pumasi.scheduler.placement import asking, find, merged, pick_gpus, takes_more
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit, Need
@@ -57,7 +57,7 @@ AHEAD_MAX = 64
 
 Found = tuple[tuple[Span, ...], list[Victim], int]  # exact spans, who must go for them, and what of the cost they bear
 
-_by_cost = attrgetter("cost")
+_by_cost = attrgetter("option.cost")
 _by_node = itemgetter(1)
 
 Reserved: TypeAlias = tuple[AdvanceReservation, ...]
@@ -77,11 +77,6 @@ class Offer(Struct):
     option: Option | None = None
     ready: list[Option] = []
     ahead: int = 1
-
-    @property
-    def cost(self) -> int:
-        """What the next claim would bear."""
-        return NO_LIMIT if self.option is None else self.option.cost
 
 
 class Claims:
@@ -259,7 +254,7 @@ def _for_shape(free: FreeMap, need: Need, candidates: Candidates, wanted_nodes: 
     chosen = candidates.openings(need, by_size=by_size).cheapest(wanted_nodes)
     if chosen is None:
         return None
-    nodes = _counted(chosen)
+    nodes = counted(chosen)
     victims, spare_nodes = _by_dearness(candidates, nodes, by_size=by_size), wanted_nodes - need.nodes
     if need.segment > 1 or _may_be_spared(need, nodes, victims, spare_nodes):
         return _pruned(free, need, victims, spare_nodes)
@@ -275,26 +270,17 @@ def _options(fit: Fit, candidates: Candidates, wanted_nodes: int, claims: int) -
     if free.free_gpus >= need.each:
         return []
     chosen = candidates.openings(need, by_size=False).in_turn(wanted_nodes, claims)
-    nodes, told, found = _counted(chosen), set[JobId](), []
+    nodes, told, found = counted(chosen), set[JobId](), []
     if _may_be_spared(need, nodes, [candidates.victims[job] for job in nodes], wanted_nodes - len(chosen)):
         return []
     for first in range(0, len(chosen), need.nodes):
         taken, wanted_nodes = chosen[first : first + need.nodes], wanted_nodes - need.nodes
-        nodes = {job: count for job, count in _counted(taken).items() if job not in told}
+        nodes = {job: count for job, count in counted(taken).items() if job not in told}
         told.update(nodes)
         victims = _by_dearness(candidates, nodes, by_size=False)
         spans, cost = _on(free, need, taken, candidates.victims), _borne(victims, nodes, wanted_nodes)
         found.append(Option(fit.pool, spans, victims, cost, []))
     return found[::-1]
-
-
-def _counted(chosen: list[Opening]) -> dict[JobId, int]:
-    """Who must go for the chosen nodes: on how many of them each is."""
-    nodes: dict[JobId, int] = {}
-    for _, _, who in chosen:
-        for job in who:
-            nodes[job] = nodes.get(job, 0) + 1
-    return nodes
 
 
 def _by_dearness(candidates: Candidates, jobs: Iterable[JobId], *, by_size: bool) -> list[Victim]:
