@@ -53,6 +53,19 @@ def test_a_job_from_submission_to_its_end(api: Api) -> None:
     assert api.get("/v1/allocations")["items"] == []
 
 
+def test_a_run_that_its_site_does_not_name_is_silent(api: Api) -> None:
+    job = api.submit()
+    _start(api, job)
+    for _ in range(12):
+        api.clock.advance(60_000)
+        api.do(HearSite(by="site:north-dc", site="north-dc", runs=()))
+    row = api.get(f"/v1/jobs/{job}")
+    assert (row["state"], row["reason"], row["silent_since_at"]) == ("active", "silent", "2025-10-09T08:54:20.000Z")
+    assert "pumasi_jobs_silent 1.0" in api.call("GET", "/metrics").text
+    api.do(HearSite(by="site:north-dc", site="north-dc", runs=(RunKey(job, 1),)))
+    assert api.get(f"/v1/jobs/{job}")["silent_since_at"] is None
+
+
 def test_hold_release_and_cancel(api: Api) -> None:
     job = api.submit(held=True)
     assert api.get(f"/v1/jobs/{job}")["reason"] == "JobHeldUser"

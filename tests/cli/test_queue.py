@@ -22,6 +22,11 @@ def test_slices_are_named_where_gpus_are_counted(pumasi: RunCommand, server: Con
     assert pumasi("queue", "--columns", "GPUS", "--no-headers").out.strip() == "1g.23gb:16"
 
 
+def test_a_run_that_its_site_does_not_name_is_marked(pumasi: RunCommand, server: ContractServer) -> None:
+    server.give("GET /v1/jobs", page({**JOB, "silent_since_at": "2027-03-01T00:30:00Z"}))
+    assert pumasi("queue", "--no-headers").out.strip().endswith(f"{JOB['node_list']} (silent)")
+
+
 def test_time_runs_by_the_fleets_clock(pumasi: RunCommand) -> None:
     """The server's clock says 01:00 and the job started at 00:10, whatever the time is here."""
     assert pumasi("queue", "--columns", "time", "--no-headers", "-j", "7").out.strip() == "50:00"

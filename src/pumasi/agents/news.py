@@ -11,10 +11,12 @@ class News:
 
     :param descriptor: as of `Engine.news_descriptor`; None if the engine has to be asked.
     :param ask_seconds: the longest pause before it is asked again; `pause_seconds` is the next one.
+    :param look_seconds: the longest pause if it has a descriptor.
     """
 
-    def __init__(self, descriptor: int | None, ask_seconds: float) -> None:
+    def __init__(self, descriptor: int | None, ask_seconds: float, look_seconds: float) -> None:
         self._descriptor = descriptor
+        self._look_seconds = look_seconds
         self._ask_seconds = self.pause_seconds = ask_seconds
         self._event = asyncio.Event()
 
@@ -27,12 +29,14 @@ class News:
         self._event.set()
 
     async def wait(self) -> None:
-        """Return when there may be news; without a descriptor, after a pause at the latest."""
+        """Return when there may be news, or after a pause at the latest."""
         loop = asyncio.get_running_loop()
         if self._descriptor is not None:
             loop.add_reader(self._descriptor, self._event.set)
         try:
-            await asyncio.wait_for(self._event.wait(), self.pause_seconds if self._descriptor is None else None)
+            await asyncio.wait_for(
+                self._event.wait(), self.pause_seconds if self._descriptor is None else self._look_seconds
+            )
         except TimeoutError:
             pass
         finally:

@@ -75,7 +75,7 @@ class SiteSettings(Struct, frozen=True, kw_only=True):
     """`clock_rate`: fleet seconds per real second. `wait_seconds`, `ask_seconds`: real time, for the control plane's
     answer and at most between questions to an engine that gives no notice. `grace_seconds`: fleet time between the
     signals at a time limit, as Slurm's KillWait. `end_notice_ms`: real time runs get when the agent ends them on its
-    way out.
+    way out. `roll_call_seconds`: real time between two calls of the roll; an engine that gives notice is asked then.
     """
 
     clock_rate: int = 1
@@ -83,6 +83,7 @@ class SiteSettings(Struct, frozen=True, kw_only=True):
     ask_seconds: float = 1.0
     grace_seconds: int = 30
     end_notice_ms: int = 2000
+    roll_call_seconds: float = 60.0
 
     def real_ms(self, fleet_ms: int) -> int:
         """Fleet time as real time, rounded up: nobody is killed too soon."""
@@ -110,7 +111,7 @@ class SiteAgent:
         self._book = RunBook()
         self._log = structlog.get_logger("pumasi.agent").bind(site=identity.site)
         self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"engine-{identity.site}")
-        self._news = News(engine.news_descriptor(), settings.ask_seconds)
+        self._news = News(engine.news_descriptor(), settings.ask_seconds, settings.roll_call_seconds)
         self._journal_free = asyncio.Lock()
         self._acting = asyncio.Lock()
         self._to_report = asyncio.Event()
@@ -119,6 +120,8 @@ class SiteAgent:
         self._chunks: list[LogChunk] = []
         self._to_forget: list[RunKey] = []  # their ends have been told
         self._nodes: NodeHealth | None = None  # what the control plane has not been told
+        self._roll: tuple[RunKey, ...] | None = None  # likewise: the runs there are
+        self._roll_call_at = 0.0
         self._answered: deque[str] = deque(maxlen=_ANSWERED_REMEMBERED)
 
     async def run(self, stopping: asyncio.Event, end_runs: bool = False) -> None:
@@ -332,6 +335,7 @@ class SiteAgent:
                 unrecorded += [Over(ended_report(ending), int(time.time())) for ending in polled.ended]
                 await self._record(unrecorded)
                 unrecorded = []
+                self._call_roll()
                 if polled.nodes is not None:
                     self._nodes = polled.nodes
                     self._to_report.set()
@@ -339,6 +343,13 @@ class SiteAgent:
                 self._log.warning("engine or disk away", problem=str(error))
                 await asyncio.sleep(self._settings.ask_seconds)
                 self._news.announce()
+
+    def _call_roll(self) -> None:
+        """Say now and then which runs there are, when the engine has just answered: the others are not looked after."""
+        if time.monotonic() >= self._roll_call_at:
+            self._roll_call_at = time.monotonic() + self._settings.roll_call_seconds
+            self._roll = tuple(known.run for known in self._book.live())
+            self._to_report.set()
 
     def _poll(self) -> tuple[Polled, float]:
         """What is new, and how long the engine took to say so, not counting its wait for what came before."""
@@ -360,15 +371,17 @@ class SiteAgent:
     async def _report_once(self, backoff: Backoff) -> bool:
         """Report what there is; False if there was nothing."""
         reports = tuple(self._book.untold(_REPORTS_PER_CALL))
-        chunks, nodes = tuple(self._chunks[:_LOG_PIECES_PER_CALL]), self._nodes
-        if not reports and not chunks and nodes is None:
+        chunks, nodes, roll = tuple(self._chunks[:_LOG_PIECES_PER_CALL]), self._nodes, self._roll
+        if not reports and not chunks and nodes is None and roll is None:
             return False
-        request = SyncRequest(after_seq=self._after_seq, reports=reports, nodes=nodes, log_chunks=chunks)
+        request = SyncRequest(after_seq=self._after_seq, reports=reports, nodes=nodes, runs=roll, log_chunks=chunks)
         response = await self._exchange(request, backoff)
         if response is None:
             return True
         if self._nodes is nodes:
             self._nodes = None
+        if self._roll is roll:
+            self._roll = None
         del self._chunks[: len(chunks)]
         told = self._book.acknowledged(reports)
         self._to_forget += [entry.run for entry in told if isinstance(entry, Told)]

@@ -58,6 +58,10 @@ class _FleetCollector(Collector):
         yield _jobs(state)
         yield _links(state)
         yield _suspect_nodes(state)
+        silent = self._service.plane.silent_jobs
+        yield GaugeMetricFamily(
+            "pumasi_jobs_silent", "Active jobs that their sites do not name among their runs", silent
+        )
         yield CounterMetricFamily("pumasi_jobs_submitted", "Jobs ever submitted", state.next_job - 1)
         yield CounterMetricFamily("pumasi_facts", "Facts in the log", self._service.plane.durable_seq)
         yield CounterMetricFamily("pumasi_cycles", "Scheduling cycles since the start", self._service.cycles)

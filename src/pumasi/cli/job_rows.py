@@ -84,9 +84,9 @@ def place(row: Row) -> str:
 
 
 def nodes_or_reason(row: Row) -> str:
-    """What squeue shows last: where it runs, or in brackets why it does not."""
+    """What squeue shows last: where it runs, or in brackets why it does not; and if it gives no sign of life there."""
     if row.get("node_list"):
-        return str(row["node_list"])
+        return f"{row['node_list']} (silent)" if row.get("silent_since_at") else str(row["node_list"])
     return f"({row['reason']})" if row.get("reason") else ""
 
 

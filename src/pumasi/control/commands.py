@@ -8,7 +8,7 @@ from pumasi.model.fleet import FleetPlan
 from pumasi.model.ids import JobId, PoolId, PrincipalId, QueueId, SiteId
 from pumasi.model.jobs import JobSpec
 from pumasi.model.reservations import ReservationId, ReservationPurpose
-from pumasi.protocol.messages import NodeHealth, Report
+from pumasi.protocol.messages import NodeHealth, Report, RunKey
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -122,9 +122,10 @@ class EnrolSite(Command, frozen=True, kw_only=True):
 class HearSite(Command, frozen=True, kw_only=True):
     """A site's agent called; what it reports about runs of that site is recorded, what is stale is passed over.
 
-    `nodes`: how its nodes are, if it says so.
+    `nodes`: how its nodes are, if it says so. `runs`: all runs it has, if it says so.
     """
 
     site: SiteId
     reports: tuple[Report, ...] = ()
     nodes: NodeHealth | None = None
+    runs: tuple[RunKey, ...] | None = None

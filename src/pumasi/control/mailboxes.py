@@ -79,14 +79,15 @@ class Mailboxes:
     def _whole(self, state: FleetState, site: SiteId, now_ms: int, undurable: Set[RunKey]) -> SyncResponse:
         starts: list[StartOrder] = []
         stops: list[StopOrder] = []
-        for job in _active_at(state, site):
+        for job in active_at(state, site):
             run = RunKey(job.id, job.attempts[-1].number)
             if run not in undurable:
                 _add_orders(job, run, now_ms, starts, stops)
         return SyncResponse(seq=self.seq, whole=True, starts=tuple(starts), stops=tuple(stops))
 
 
-def _active_at(state: FleetState, site: SiteId) -> Iterator[Job]:
+def active_at(state: FleetState, site: SiteId) -> Iterator[Job]:
+    """The active jobs that the site's engine runs, or is to run."""
     for pool, jobs in state.active.items():
         if state.pools[pool].declared.site == site:
             yield from (state.jobs[job] for job in jobs if not state.jobs[job].by.startswith(BY_RESERVATION))

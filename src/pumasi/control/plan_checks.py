@@ -62,7 +62,7 @@ def _name_problems(plan: FleetPlan) -> Iterator[FieldProblem]:
 
 
 def _policy_problems(policy: Policy) -> Iterator[FieldProblem]:
-    for name in ("usage_half_life_seconds", "link_silent_seconds", "default_time_limit_seconds"):
+    for name in ("usage_half_life_seconds", "link_silent_seconds", "run_silent_seconds", "default_time_limit_seconds"):
         if not 1 <= getattr(policy, name) <= SECONDS_LIMIT:
             yield FieldProblem(f"policy.{name}", "it is 1 second to a year")
     limits = {

@@ -25,6 +25,7 @@ from pumasi.control.decisions import Answer
 from pumasi.control.mailboxes import Mailboxes
 from pumasi.control.quarantine import quarantines
 from pumasi.control.refusals import Refusal
+from pumasi.control.roll_calls import RollCalls
 from pumasi.events.facts import (
     AttemptPlaced,
     Event,
@@ -99,6 +100,7 @@ class ControlPlane:
         self._heard_ms: dict[SiteId, int] = {}
         self._listening: Counter[SiteId] = Counter()
         self._mailboxes = Mailboxes(0)
+        self._roll_calls = RollCalls()
         self._in_flight: list[Staged] = []  # taken to be written, and not yet known to be on disk
         self._nobody_silent_before_ms = 0
         self._judged: job_commands.Judgements = {}
@@ -205,7 +207,22 @@ class ControlPlane:
         if isinstance(answer, Refusal):
             return answer
         self._stage(answer.events)
+        if isinstance(command, commands.HearSite) and command.runs is not None:
+            self._roll_calls.hear(self.state, command.site, command.runs, now_ms)
         return answer.result
+
+    def silent_since_ms(self, job: Job) -> int:
+        """Since when an active job has given no sign of life (Unix milliseconds), if for too long; else 0."""
+        return self._roll_calls.silent_since_ms(self.state, job, self.now_ms(), self._run_patience_ms)
+
+    @property
+    def silent_jobs(self) -> int:
+        """How many active jobs give no sign of life."""
+        return sum(1 for _ in self._roll_calls.silent(self.state, self.now_ms(), self._run_patience_ms))
+
+    @property
+    def _run_patience_ms(self) -> int:
+        return self.state.policy.run_silent_seconds * 1000 * self.clock_rate
 
     def cycle(self) -> int:
         """Look for silent sites, plan, and stage what the plan says; returns how many facts that made."""

@@ -263,7 +263,10 @@ class Service:
         """Take an agent's reports (on disk on return) and answer when there is something to do, or after its wait."""
         for chunk in request.log_chunks:
             self._answer_log(site, chunk)
-        refusal = await self.do(HearSite(by=f"site:{site}", site=site, reports=request.reports, nodes=request.nodes))
+        command = HearSite(
+            by=f"site:{site}", site=site, reports=request.reports, nodes=request.nodes, runs=request.runs
+        )
+        refusal = await self.do(command)
         if isinstance(refusal, Refusal):
             return refusal
         self.plane.listen(site, begins=True)

@@ -306,6 +306,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     link_silent_seconds: int = 60
     requeue_limit: int = 20
     preemption_limit: int = 5  # so often a job is stopped for work of its own owner, and then no more
+    run_silent_seconds: int = 600  # an active job that its site has not named for so long is told of
     fast_failure_seconds: int = 30
     quarantine_percent_max: int = 5
     default_time_limit_seconds: int = 24 * 3600

@@ -207,6 +207,7 @@ def read_policy(root: Section) -> Policy:
         planned_starts=section.integer("planned_starts", usual.planned_starts, maximum=1000),
         requeue_limit=section.integer("requeue_limit", usual.requeue_limit, maximum=1000),
         preemption_limit=section.integer("preemption_limit", usual.preemption_limit, maximum=1000),
+        run_silent_seconds=section.integer("run_silent_seconds", usual.run_silent_seconds, minimum=1),
         fast_failure_seconds=section.integer("fast_failure_seconds", usual.fast_failure_seconds, maximum=3600),
         quarantine_percent_max=section.integer("quarantine_percent_max", usual.quarantine_percent_max, maximum=100),
         default_time_limit_seconds=section.integer(

@@ -132,12 +132,14 @@ class NodeHealth(Struct, frozen=True, kw_only=True, gc=False):
 class SyncRequest(Struct, frozen=True, kw_only=True, gc=False):
     """What happened since the last sync. `after_seq`: the last `SyncResponse.seq` acted on; 0 asks for everything.
 
-    `nodes`: None if there is nothing new to say of them.
+    `nodes`: None if there is nothing new to say of them. `runs`: a roll call, all runs that the site has and that are
+    not over, after its engine was asked; None if it is not time for one.
     """
 
     after_seq: int
     reports: tuple[Report, ...] = ()
     nodes: NodeHealth | None = None
+    runs: tuple[RunKey, ...] | None = None
     log_chunks: tuple[LogChunk, ...] = ()
     wait_seconds: int = 0
 

@@ -162,10 +162,12 @@ async def jobs(call: Call) -> Page[JobRow]:
         ended, seen_to = await _ended(call, wanted, before, query.limit + 1)
         merged = merge(found, ended, key=lambda job: job.id, reverse=True)
         found = list({job.id: job for job in merged}.values())  # one may have ended since it was found live
+    return page(found, query.limit, lambda job: job.id, lambda job: _row(call, job), seen_to=seen_to)
+
+
+def _row(call: Call, job: Job) -> JobRow:
     plane = call.service.plane
-    return page(
-        found, query.limit, lambda job: job.id, lambda job: job_row(plane.state, job, plane.reasons), seen_to=seen_to
-    )
+    return job_row(plane.state, job, plane.reasons, plane.silent_since_ms(job))
 
 
 def _states(names: tuple[str, ...]) -> frozenset[JobState]:
@@ -231,32 +233,28 @@ def _archive_filter(call: Call, wanted: JobFilterRow) -> JobFilter:
 async def show(call: Call) -> JobDetail:
     """Show a job, its attempts and what was asked for."""
     private = call.may(Action.JOB_LOGS, job_resource(call.state, call.job, Action.JOB_LOGS))
-    return job_detail(call.state, call.job, call.service.plane.reasons, private=private)
+    return job_detail(_row(call, call.job), call.job, private=private)
 
 
 @TABLE.route("POST", "/v1/jobs/{job}/cancel", Action.JOB_CONTROL, Reach.JOB, answer=JobRow)
 async def cancel(call: Call) -> JobRow:
     """Cancel a job: at once if it waits; if it runs, it is told to stop."""
     await call.do(CancelJob(by=call.principal.id, job=call.job.id))
-    return _row(call)
+    return _row(call, call.job)
 
 
 @TABLE.route("POST", "/v1/jobs/{job}/hold", Action.JOB_CONTROL, Reach.JOB, answer=JobRow)
 async def hold(call: Call) -> JobRow:
     """Keep a waiting job from starting."""
     await call.do(HoldJob(by=call.principal.id, job=call.job.id))
-    return _row(call)
+    return _row(call, call.job)
 
 
 @TABLE.route("POST", "/v1/jobs/{job}/release", Action.JOB_CONTROL, Reach.JOB, answer=JobRow)
 async def release(call: Call) -> JobRow:
     """Let a held job wait for its turn again."""
     await call.do(ReleaseJob(by=call.principal.id, job=call.job.id))
-    return _row(call)
-
-
-def _row(call: Call) -> JobRow:
-    return job_row(call.state, call.job, call.service.plane.reasons)
+    return _row(call, call.job)
 
 
 @TABLE.route("GET", "/v1/jobs/{job}/reasons", Action.JOB_READ, Reach.JOB, answer=ReasonsRow)

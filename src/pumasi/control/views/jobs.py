@@ -19,6 +19,7 @@ from pumasi.state.records import Attempt, Job
 
 NOT_LOOKED_AT = "Priority"  # Slurm's word for a job the scheduler has yet to come to
 HELD_WORD = "JobHeldUser"
+SILENT_WORD = "silent"
 HELD_BY_US_WORD = "JobHeldAdmin"
 
 _ACTIVE_WORDS = {
@@ -100,7 +101,8 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
 class JobRow(Struct, frozen=True, kw_only=True):
     """A job. Where it runs, or ran last: `pool`, `site`, `node_list`; null while it waits. `reason`: Slurm's word.
 
-    `slice`: the MIG profile its GPUs are slices of; empty if they are whole.
+    `slice`: the MIG profile its GPUs are slices of; empty if they are whole. `silent_since_at`: since when its site,
+    although in touch, does not name it among its runs; null while it does.
     """
 
     id: int
@@ -121,6 +123,7 @@ class JobRow(Struct, frozen=True, kw_only=True):
     submitted_at: str
     started_at: str | None
     ended_at: str | None
+    silent_since_at: str | None
     time_limit_seconds: int
     exit_code: int | None
     signal: int | None
@@ -188,8 +191,8 @@ class JobFilterRow(Struct, frozen=True, kw_only=True):
     site: str = ""
 
 
-def job_row(state: FleetState, job: Job, reasons: Mapping[JobId, Reasons]) -> JobRow:
-    """A job, live or ended."""
+def job_row(state: FleetState, job: Job, reasons: Mapping[JobId, Reasons], silent_since_ms: int = 0) -> JobRow:
+    """A job, live or ended. `silent_since_ms`: Unix milliseconds; 0: it gives signs of life."""
     last = job.attempts[-1] if job.attempts else None
     shown = last if last and (job.live or job.is_terminal) else None
     ended = shown if job.is_terminal else None
@@ -213,19 +216,20 @@ def job_row(state: FleetState, job: Job, reasons: Mapping[JobId, Reasons]) -> Jo
         submitted_at=rfc3339(job.submitted_ms),
         started_at=moment(shown.started_ms) if shown else None,
         ended_at=moment(job.ended_ms),
+        silent_since_at=moment(silent_since_ms),
         time_limit_seconds=job.spec.time_limit_seconds,
         exit_code=ended.exit_code if ended else None,
         signal=ended.signal if ended else None,
-        reason=_reason(job, reasons),
+        reason=SILENT_WORD if silent_since_ms else _reason(job, reasons),
         charges=_charges(shown.charges) if shown and job.live else (),
         attempts=tuple(attempt_row(state, attempt) for attempt in job.attempts),
     )
 
 
-def job_detail(state: FleetState, job: Job, reasons: Mapping[JobId, Reasons], *, private: bool) -> JobDetail:
+def job_detail(row: JobRow, job: Job, *, private: bool) -> JobDetail:
     """A job with its spec. `private`: the caller may see the script and the environment."""
     return JobDetail(
-        **asdict(job_row(state, job, reasons)),
+        **asdict(row),
         spec=_public_spec(job.spec),
         script=job.spec.script if private else None,
         environment=job.spec.environment if private else None,
