@@ -62,7 +62,8 @@ file.
 
 A type in `gpu_models`, such as `b200`, stands for every model that has it as a part of its name. `16` nodes of `4` GPUs
 may also be written as `gpus: 64`; each pool then takes the fewest nodes it can. With `slice: 1g.23gb` its GPUs are MIG
-slices of that kind, from a pool that is cut into such: `{slice: 1g.23gb, gpus: 2}` asks for two of them. What the job
+slices of that kind, from a pool that is cut into such: `{slice: 1g.23gb, gpus: 2}` asks for two of them.
+`{slice: shard, gpus: 2}` asks for two shards of one GPU, in a pool whose GPUs are shared by count. What the job
 finds around it is in [job environment](job-environment.md).
 """
 

@@ -48,6 +48,13 @@ def test_slices_have_the_names_that_cuda_knows(known: tuple[str, ...], visible: 
     assert [environment[name] for name in names] == ["1g.23gb", "2", "8,9", visible]
 
 
+def test_who_has_shards_is_shown_their_gpu() -> None:
+    order = an_order("true", spans=(Span(0, 1, 0b11 << 8),))
+    environment = job_environment(msgspec.structs.replace(order, slice="shard", slices_per_gpu=7), PLACE)
+    names = ("PUMASI_SLICE", "PUMASI_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+    assert [environment[name] for name in names] == ["shard", "2", "1", "1"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [

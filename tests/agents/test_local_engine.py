@@ -378,6 +378,14 @@ def test_a_job_finds_its_slices_under_the_names_the_driver_gives_them(
     assert "this machine has 3 slices of 1g.23gb, and the run's is number 3" in answer.detail
 
 
+def test_a_job_on_shards_finds_its_gpu_whatever_the_driver_says(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_driver(tmp_path, monkeypatch, "echo NVML: not today; exit 9")
+    driver.run("echo $CUDA_VISIBLE_DEVICES", spans=(Span(0, 1, 0b11 << 4),), slice="shard", slices_per_gpu=4)
+    assert driver.output(RUN) == "1\n"
+
+
 def test_a_driver_that_fails_starts_no_job_on_slices(
     driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

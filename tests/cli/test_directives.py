@@ -50,6 +50,12 @@ def test_reads_slices_as_slurm_names_them(option: str, per_node: int, gpus: int,
     assert (draft.gpus_per_node, draft.gpus, draft.gpu_types) == (per_node, gpus, gpu_types)
 
 
+@pytest.mark.parametrize("option", ["#SBATCH --gres=shard:3", "#PUMASI --slice=shard --gpus-per-node=3"])
+def test_reads_shards_as_slurm_names_them(option: str) -> None:
+    draft, _, problems = _apply(f"#!/bin/sh\n{option}\n")
+    assert (problems, draft.fields, draft.gpus_per_node) == ([], {"slice": "shard"}, 3)
+
+
 def test_what_follows_the_first_command_is_noted_and_not_read() -> None:
     found = read_directives(SCRIPT)
     assert found.notes == ["line 11: #SBATCH after the first command is not read, as in sbatch"]
@@ -71,14 +77,14 @@ def test_what_follows_the_first_command_is_noted_and_not_read() -> None:
         ("#SBATCH --nodes", "line 2: #SBATCH --nodes needs a value"),
         ("#SBATCH --hold=yes", "line 2: #SBATCH --hold takes no value"),
         ("#SBATCH two nodes", "line 2: #SBATCH two: expected an option"),
-        ("#PUMASI --slice=half", "line 2: --slice: 'half' is no MIG profile; one looks like 1g.23gb"),
+        ("#PUMASI --slice=half", "line 2: --slice: 'half' is no MIG profile, which looks like 1g.23gb, and not shard"),
         ('#SBATCH --comment="open', "a quote is not closed"),
         ("#SBATCH --data-class=nct", "line 2: #SBATCH --data-class is not an option of sbatch; write it as #PUMASI"),
         ("#SBATCH -N 2-4", "a range of nodes is not supported"),
         ("#SBATCH -N 1_0", "expected a number"),
         ("#SBATCH -G 99999999999999999999999", "expected a number"),
         ("#SBATCH --gpus=-4", "expected a number"),
-        ("#SBATCH --gres=shard:2", "only gpu[:TYPE]:N is"),
+        ("#SBATCH --gres=nvme:2", "only gpu[:TYPE]:N and shard:N are"),
         ("#SBATCH -t 1:2:3:4", "is no duration"),
         ("#SBATCH -t UNLIMITED", "every job has a time limit"),
         ("#SBATCH -a 0-9%4", "(%N) is not supported"),

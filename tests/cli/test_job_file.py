@@ -77,7 +77,7 @@ def test_reads_a_slice() -> None:
         ("time_limit: soon", "line 1: time_limit: 'soon' is no duration"),
         ("time_limit: 0", "line 1: time_limit: expected a number from 1"),
         ("script: echo", "line 1: script: its first line must name an interpreter"),
-        ("slice: half", "line 1: slice: 'half' is no MIG profile; one looks like 1g.23gb"),
+        ("slice: half", "line 1: slice: 'half' is no MIG profile, which looks like 1g.23gb, and not shard"),
         ("held: yes", "line 1: held: expected true or false"),
         ("cpu_arch: vax", "line 1: cpu_arch: expected one of x86_64, arm64"),
         ("topology: {levle: rack}", "line 1: topology.levle: there is no such key; did you mean level?"),

@@ -92,6 +92,20 @@ MISTAKES: dict[str, tuple[str, str, int, str, str]] = {
         "pools.hall.slice",
         "hgx-h200 has no profile '1g.23gb' (did you mean 1g.35gb?); it has 1g.18gb, 1g.35gb, 2g.35gb",
     ),
+    "shards that no GPU divides by": (
+        "nodes: 3\n",
+        "nodes: 3\n    slice: shard\n    shards_per_gpu: 8\n",
+        20,
+        "pools.hall.shards_per_gpu",
+        "is 8; a GPU is divided into 2, 3, 4, 5, 6, 7, 10, 12, 14, 15, 20, 21, 28, 30, 35, 42 or 60",
+    ),
+    "more shards than can be told apart": (
+        "nodes: 3\n",
+        "nodes: 3\n    slice: shard\n    shards_per_gpu: 10\n",
+        19,
+        "pools.hall.slice",
+        "makes 80 slices a node; at most 63 can be told apart",
+    ),
     "entitlements of slices do not add up": (
         "nodes: 3\n",
         "nodes: 3\n    slice: 1g.18gb\n",

@@ -84,6 +84,14 @@ def test_a_pool_that_is_cut_counts_slices_and_the_fleet_gpus() -> None:
     assert next(queue for queue in plan.queues if queue.id == "north/lab").quotas["hall"].nominal == 60
 
 
+def test_a_pool_whose_gpus_are_shared_counts_shards_and_the_fleet_gpus() -> None:
+    text = edited("nodes: 3\n", "nodes: 3\n    slice: shard\n    shards_per_gpu: 4\n")
+    plan = sound(text.replace("north: 16, south: 8", "north: 64, south: 32")).plan
+    (pool,) = plan.pools
+    assert (pool.is_shared, pool.slices_per_gpu, pool.gpus_per_node, pool.gpus) == (True, 4, 32, 96)
+    assert summarize(plan, "2027-01-01").gpus_entitled_by_owner == {"north": 16, "south": 8}
+
+
 def test_plan_may_declare_its_own_gpu_model() -> None:
     """A model the catalogue lacks is declared beside the pools."""
     figures = "{gpus_per_node: 8, memory_gib: 40, cpu_arch: x86_64, gpu_watts: 400, planning_watts: 600}"

@@ -16,6 +16,7 @@ from pumasi.events.facts import (
 )
 from pumasi.model.calendar import day_name, day_of
 from pumasi.model.fleet import (
+    SHARD,
     CalendarWindow,
     Owner,
     OwnerKind,
@@ -70,11 +71,11 @@ def owners(draw: st.DrawFn) -> list[Owner]:
 
 @st.composite
 def pools(draw: st.DrawFn) -> list[Pool]:
-    """One or two small pools, most with several owners; the second may be cut into slices."""
+    """One or two small pools, most with several owners; the second may be cut into slices, or its GPUs shared."""
     found = []
     for name in ("p", "q")[: draw(st.integers(1, 2))]:
         model = draw(st.sampled_from((HGX, NVL72)))
-        cut = SLICE if name == "q" and model is HGX and draw(st.booleans()) else ""
+        cut = draw(st.sampled_from(("", "", SLICE, SHARD))) if name == "q" and model is HGX else ""
         each = model.gpus_per_node * (SLICES if cut else 1)
         nodes = {owner: draw(st.sampled_from((0, 2, 2, 3, 4) if not cut else (0, 1, 2))) for owner in OWNERS}
         nodes["ant"] = max(1, nodes["ant"])
@@ -146,7 +147,7 @@ def jobs(draw: st.DrawFn) -> Step:
     queue = owner + draw(st.sampled_from(("", "/x", "/y", "/y/z")))
     fields: dict[str, Any] = {
         "gpus": draw(st.sampled_from((1, 2, 4, 6, 8, 8, 8, 12, 16, 16, 24))),
-        "slice": draw(st.sampled_from(("", "", "", SLICE))),
+        "slice": draw(st.sampled_from(("", "", "", SLICE, SHARD))),
         "priority": draw(st.integers(0, 1)),
         "may_borrow": draw(st.integers(0, 7)) < 7,
         "stays_home": draw(st.integers(0, 7)) == 7,

@@ -7,6 +7,7 @@ may be larger than the machine.
 import re
 from typing import NamedTuple
 
+from pumasi.model.fleet import SHARD
 from pumasi.model.hostlist import compress, node_name, node_names
 from pumasi.model.jobs import span_gpus
 from pumasi.protocol.messages import StartOrder
@@ -70,7 +71,7 @@ def _slurm(order: StartOrder, place: Place) -> dict[str, str]:
     nodes = str(node_count(order))
     names = compress(order.pool, order.spans)
     gpus = first_node_gpus(order)
-    numbers = ",".join(str(gpu) for gpu in gpus)
+    numbers = ",".join(str(gpu) for gpu in dict.fromkeys(gpu // _shards_per_gpu(order) for gpu in gpus))
     return {
         "SLURM_JOB_ID": str(order.run.job),
         "SLURM_JOBID": str(order.run.job),
@@ -132,6 +133,11 @@ def node_count(order: StartOrder) -> int:
 def first_node(order: StartOrder) -> str:
     """The node on which the job's first task would run."""
     return node_name(order.pool, order.spans[0].first)
+
+
+def _shards_per_gpu(order: StartOrder) -> int:
+    """Shards have no names of their own: who has some is shown their GPU."""
+    return order.slices_per_gpu if order.slice == SHARD else 1
 
 
 def first_node_gpus(order: StartOrder) -> list[int]:

@@ -17,6 +17,7 @@ from pumasi.agents.mig import slice_names
 from pumasi.agents.run_directory import ExitRecord, RunDirectory, StopRequest, processes_of
 from pumasi.agents.run_store import RunStore
 from pumasi.agents.spawner import Spawner, SpawnerAway, SpawnFailed
+from pumasi.model.fleet import SHARD
 from pumasi.model.ids import SiteId
 from pumasi.model.jobs import StopCause
 from pumasi.ports.engine import Ending, Found, Output, Polled, Start, StartAnswer, StartVerdict
@@ -262,7 +263,7 @@ def _slices(order: StartOrder) -> tuple[str, ...]:
 
     :raises OSError: if the machine has fewer than the order counts on.
     """
-    names = slice_names(order.slice) if order.slice else ()
+    names = slice_names(order.slice) if order.slice not in {"", SHARD} else ()
     last = first_node_gpus(order)[-1]
     if names and last >= len(names):
         raise OSError(f"this machine has {len(names)} slices of {order.slice}, and the run's is number {last}")

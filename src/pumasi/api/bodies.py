@@ -23,7 +23,7 @@ _SCOPE = r"^(\*|(site:)?[a-z0-9]([a-z0-9/-]*[a-z0-9])?)\Z"
 _SIGNAL = r"^[A-Z0-9+-]{1,20}\Z"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
 _STREAM = r"^(stdout|stderr|accounts)\Z"
-_SLICE = r"^([1-9]g\.[0-9]{1,4}gb(\+[a-z.]+)*)?\Z"
+_SLICE = r"^([1-9]g\.[0-9]{1,4}gb(\+[a-z.]+)*|shard)?\Z"
 _DATE = r"^(\d{4}-\d{2}-\d{2})?\Z"
 
 PATTERN_WORDS: dict[str, str] = {
@@ -36,7 +36,7 @@ PATTERN_WORDS: dict[str, str] = {
     _SIGNAL: "a signal is a name in capitals, such as TERM or USR1",
     _VARIABLE: "a variable's name is of letters, digits and _, and begins with none of the digits",
     _STREAM: "it is stdout, stderr or accounts",
-    _SLICE: "a slice is a MIG profile, such as 1g.23gb",
+    _SLICE: "a slice is a MIG profile, such as 1g.23gb, or shard",
     _DATE: "a date is written as 2026-11-25",
 }
 
@@ -76,7 +76,8 @@ class TopologyBody(Topology, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job to submit. `gpus` is the whole gang; times are seconds; `time_limit_seconds` 0 takes the fleet's default.
 
-    With a `slice`, a MIG profile such as `1g.23gb`, its GPUs are slices of that kind.
+    With a `slice`, a MIG profile such as `1g.23gb`, its GPUs are slices of that kind; with `shard`, shards of shared
+    GPUs, those on a node of one.
 
     `held`: it waits only once released. `begin_at_ms`: Unix milliseconds before which it does not start, at most a
     day past.

@@ -69,7 +69,7 @@ class Mailboxes:
         starts: list[StartOrder] = []
         stops: list[StopOrder] = []
         for run in box:
-            _add_orders(_live(state, run), run, now_ms, starts, stops)
+            _add_orders(state, _live(state, run), run, now_ms, starts, stops)
         return SyncResponse(seq=self.seq, whole=False, starts=tuple(starts), stops=tuple(stops))
 
     def _knows_too_little(self, after_seq: int) -> bool:
@@ -82,7 +82,7 @@ class Mailboxes:
         for job in active_at(state, site):
             run = RunKey(job.id, job.attempts[-1].number)
             if run not in undurable:
-                _add_orders(job, run, now_ms, starts, stops)
+                _add_orders(state, job, run, now_ms, starts, stops)
         return SyncResponse(seq=self.seq, whole=True, starts=tuple(starts), stops=tuple(stops))
 
 
@@ -98,20 +98,22 @@ def _live(state: FleetState, run: RunKey) -> Job | None:
     return job if job and job.live and job.live.number == run.attempt else None
 
 
-def _add_orders(job: Job | None, run: RunKey, now_ms: int, starts: list[StartOrder], stops: list[StopOrder]) -> None:
+def _add_orders(
+    state: FleetState, job: Job | None, run: RunKey, now_ms: int, starts: list[StartOrder], stops: list[StopOrder]
+) -> None:
     """A run that should be: start it (no news if it is there) and pass on an order to stop. Any other: end it."""
     if job is None:
         stops.append(StopOrder(run=run, cause=StopCause.CANCEL, kill_in_ms=0))
         return
     attempt = job.attempts[-1]
-    starts.append(start_order(job, attempt))
+    starts.append(start_order(job, attempt, state.pools[attempt.pool].declared.slices_per_gpu))
     if attempt.stop is not None:
         kill_in_ms = max(0, attempt.stop.kill_at_ms - now_ms)
         stops.append(StopOrder(run=run, cause=attempt.stop.cause, kill_in_ms=kill_in_ms))
 
 
-def start_order(job: Job, attempt: Attempt) -> StartOrder:
-    """All an engine needs to start the attempt."""
+def start_order(job: Job, attempt: Attempt, slices_per_gpu: int) -> StartOrder:
+    """All an engine needs to start the attempt, in a pool with so many slices to a GPU."""
     spec = job.spec
     return StartOrder(
         run=RunKey(job.id, attempt.number),
@@ -129,5 +131,6 @@ def start_order(job: Job, attempt: Attempt) -> StartOrder:
         notice_signal=spec.notice_signal,
         data_class=spec.data_class,
         slice=spec.slice,
+        slices_per_gpu=slices_per_gpu,
         was_running=attempt.state is AttemptState.RUNNING or attempt.started_ms > 0,
     )

@@ -10,6 +10,7 @@ from pumasi.control.refusals import FieldProblem
 from pumasi.model.calendar import is_day
 from pumasi.model.fleet import (
     MAX_GPUS_PER_NODE,
+    SHARDS_PER_GPU,
     SLICES_PER_GPU_MAX,
     FleetPlan,
     LendingContract,
@@ -119,11 +120,25 @@ def _slice_problems(plan: FleetPlan, path: str, pool: Pool) -> Iterator[FieldPro
     """A pool is cut as its model can be, and its nodes have whole GPUs."""
     profiles = [model.profile(pool.slice) for model in plan.gpu_models if model.id == pool.model]
     known = next((profile for profile in profiles if profile is not None), None)
+    if pool.is_shared:
+        yield from _shard_problems(plan, path, pool)
+        return
     if pool.slice and known is None:
         yield FieldProblem(f"{path}.slice", f"GPUs of {pool.model} cannot be cut into {pool.slice[:60]!a}")
     elif pool.slices_per_gpu != (known.per_gpu if known else 1) or pool.gpus_per_node % pool.slices_per_gpu:
         cut = f"{known.per_gpu} slices of {known.name} a GPU" if known else "whole GPUs"
         yield FieldProblem(f"{path}.slices_per_gpu", f"its nodes have {cut}, and GPUs per node counts them")
+
+
+def _shard_problems(plan: FleetPlan, path: str, pool: Pool) -> Iterator[FieldProblem]:
+    """A shard is a part that a GPU divides by, the same in all pools."""
+    if pool.slices_per_gpu not in SHARDS_PER_GPU or pool.gpus_per_node % pool.slices_per_gpu:
+        counts = ", ".join(map(str, SHARDS_PER_GPU))
+        yield FieldProblem(
+            f"{path}.slices_per_gpu", f"shards of a GPU are one of {counts}, and GPUs per node counts them"
+        )
+    if len({other.slices_per_gpu for other in plan.pools if other.is_shared}) > 1:
+        yield FieldProblem(f"{path}.slices_per_gpu", "a GPU has the same number of shards in all shared pools")
 
 
 def _lending_problems(plan: FleetPlan, path: str, lending: LendingContract) -> Iterator[FieldProblem]:

@@ -12,6 +12,8 @@ from pumasi.model.ids import GpuModelId, OwnerId, PoolId, QueueId, SiteId
 MAX_GPUS_PER_NODE = 63  # slices, if they are cut: a mask of them fits a signed word of 64 bits
 SLICES_PER_GPU_MAX = 7  # of every GPU made
 PARTS_PER_GPU = 420  # the least number that 1 to 7 divide: sums over pools count in such parts, so that they are exact
+SHARD = "shard"  # in place of a profile: GPUs are not cut but shared by count
+SHARDS_PER_GPU = tuple(count for count in range(2, MAX_GPUS_PER_NODE + 1) if PARTS_PER_GPU % count == 0)
 
 _SLICE = re.compile(r"[1-9]g\.([0-9]{1,4})gb(\+[a-z.]+)*")
 
@@ -157,6 +159,8 @@ class Pool(Struct, frozen=True, kw_only=True):
     A pool may be cut: each of its GPUs into `slices_per_gpu` slices of one MIG profile, `slice`. What is given, counted
     and entitled there are slices, and wherever this or another part of the fleet speaks of GPUs in such a pool, those
     are meant. Only what adds up pools turns them into GPUs (`whole_gpus`, `parts`).
+    Or its GPUs are shared: `slice` is SHARD, and `slices_per_gpu` shards of each are given out. They are counted as
+    slices are; but nothing divides the GPU, and what a job has of a node are shards of one GPU.
     `stages` maps a stage to the date (ISO, "2027-12-31") it is planned for or was reached.
     """
 
@@ -174,6 +178,11 @@ class Pool(Struct, frozen=True, kw_only=True):
     memory_mib_per_node: int = 0
     slice: str = ""
     slices_per_gpu: int = 1
+
+    @property
+    def is_shared(self) -> bool:
+        """True if its GPUs are shared by count."""
+        return self.slice == SHARD
 
     @property
     def gpus(self) -> int:

@@ -99,7 +99,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the user asks for. Immutable: a requeued job runs the same spec again, but not where it was refused.
 
     `gpus` is the whole gang. `gpus_per_node` 0 lets each pool choose: the fewest nodes with the same number on each.
-    With a `slice` (a MIG profile such as `1g.23gb`) they are slices of that kind, from a pool cut into such.
+    With a `slice` (a MIG profile such as `1g.23gb`) they are slices of that kind, from a pool cut into such; if it is
+    SHARD, they are shards of GPUs that are shared, those on a node of one GPU.
     `segment_nodes` > 0: nodes of the gang that must share one NVLink domain. Durations are seconds. CPUs and
     memory that are not asked for come with the GPUs, in proportion; whoever asks for less has less.
     `prefers`: pools and sites to try first, in this order; it may run at others too.

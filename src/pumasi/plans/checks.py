@@ -16,6 +16,7 @@ def check_parts(draft: Draft) -> None:
     """Note every contradiction between owners, sites and pools."""
     for pool in draft.pools.values():
         _check_pool(pool, draft)
+    _check_shards([pool for pool in draft.pools.values() if pool.value.is_shared])
     for site in draft.sites.values():
         _check_site(site, draft)
     for owner in draft.owners:
@@ -66,10 +67,19 @@ def _check_pool(declared: Declared[Pool], draft: Draft) -> None:
         _check_racks(pool, section, draft)
 
 
+def _check_shards(shared: list[Declared[Pool]]) -> None:
+    """A shard is the same part of a GPU wherever a job finds it."""
+    for declared in shared[1:]:
+        first = shared[0].value
+        if declared.sound and declared.value.slices_per_gpu != first.slices_per_gpu:
+            message = f"is {declared.value.slices_per_gpu}; {first.id} has {first.slices_per_gpu}, as all must"
+            declared.section.complain("shards_per_gpu", message)
+
+
 def _check_entitlements(pool: Pool, section: Section) -> None:
     due = sum(pool.entitlements.values())
     if due != pool.gpus:
-        what = f"slices of {pool.slice}" if pool.slice else "GPUs"
+        what = "shards" if pool.is_shared else f"slices of {pool.slice}" if pool.slice else "GPUs"
         size = f"the pool has {pool.gpus:,} {what} ({pool.nodes:,} nodes x {pool.gpus_per_node})"
         section.complain("entitlements", f"sum is {due:,}, {size}")
 

@@ -8,6 +8,8 @@ from msgspec import Struct
 from pumasi.model.calendar import is_day
 from pumasi.model.fleet import (
     MAX_GPUS_PER_NODE,
+    SHARD,
+    SHARDS_PER_GPU,
     BorrowOrder,
     Engine,
     GpuModel,
@@ -158,7 +160,9 @@ def _pool(name: str, section: Section, models: dict[GpuModelId, CatalogueEntry])
 
 def _slice(section: Section, model: GpuModel | None) -> MigProfile:
     """Into what the GPUs are cut; one unnamed slice is a whole GPU."""
-    name = section.text("slice", "", "a MIG profile such as 1g.23gb")
+    name = section.text("slice", "", "a MIG profile such as 1g.23gb, or shard")
+    if name == SHARD:
+        return MigProfile(SHARD, _shards_per_gpu(section))
     profile = model.profile(name) if model else None
     if profile is not None:
         return profile
@@ -167,6 +171,14 @@ def _slice(section: Section, model: GpuModel | None) -> MigProfile:
         listed = ", ".join(known) or "none"
         section.complain("slice", f"{model.id} has no profile {quoted(name)}{suggestion(name, known)}; it has {listed}")
     return MigProfile("", 1)
+
+
+def _shards_per_gpu(section: Section) -> int:
+    shards = section.integer("shards_per_gpu", minimum=2, maximum=SHARDS_PER_GPU[-1])
+    if shards not in SHARDS_PER_GPU and section.clean():
+        counts = f"{', '.join(map(str, SHARDS_PER_GPU[:-1]))} or {SHARDS_PER_GPU[-1]}"
+        section.complain("shards_per_gpu", f"is {shards}; a GPU is divided into {counts}")
+    return shards if shards in SHARDS_PER_GPU else SHARDS_PER_GPU[0]
 
 
 def _gpus_per_node(section: Section, model: GpuModel | None, profile: MigProfile) -> int:

@@ -44,7 +44,7 @@ class Enrolled(Struct, frozen=True, kw_only=True, gc=False):
 class StartOrder(Struct, frozen=True, kw_only=True, gc=False):
     """Start a run on exactly these GPUs. `was_running`: the agent itself reported its start; if unknown to it, lost.
 
-    `slice`: the MIG profile they are slices of; empty if they are whole.
+    `slice`: the MIG profile they are slices of, or SHARD; empty if they are whole. `slices_per_gpu` make a GPU.
     """
 
     run: RunKey
@@ -62,6 +62,7 @@ class StartOrder(Struct, frozen=True, kw_only=True, gc=False):
     notice_signal: str
     data_class: str = "open"
     slice: str = ""
+    slices_per_gpu: int = 1
     was_running: bool = False
 
 

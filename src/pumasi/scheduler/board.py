@@ -210,8 +210,8 @@ class Board:
         return shadows[held]
 
     def mix(self, fit: Fit) -> Mix | None:
-        """What ran in the pool as the cycle began, by which a place there is scored; None for who takes its share."""
-        if not (fit.need.cpus or fit.need.memory_mib):
+        """What ran in the pool as the cycle began, by which a place there is scored; None for GPUs with their share."""
+        if not (fit.need.cpus or fit.need.memory_mib or self.state.occupancy[fit.pool].free.is_shared):
             return None
         if fit.pool not in self._mixes:
             self._mixes[fit.pool] = mix_of(self.state, fit.pool)

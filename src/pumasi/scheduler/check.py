@@ -21,7 +21,7 @@ from pumasi.events.facts import (
     StartPlanned,
     StopOrdered,
 )
-from pumasi.model.fleet import GpuModel, QueueOrder, Stage
+from pumasi.model.fleet import SHARD, GpuModel, Pool, QueueOrder, Stage
 from pumasi.model.ids import queue_owner
 from pumasi.model.jobs import Charge, JobSpec, JobState, Level, Span, StopCause, gpus_on_each_node, span_gpus
 from pumasi.scheduler.check_backfill import delays, may_be_held_back, planned_well
@@ -147,6 +147,8 @@ def sit(state: FleetState, spec: JobSpec, pool: str, spans: tuple[Span, ...], at
     each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, declared.gpus_per_node)
     if span_gpus(spans) != spec.gpus or any(span.gpu_mask.bit_count() != each for span in spans):
         yield f"{spec.name} asks {spec.gpus} GPUs at {each} a node and gets {spans}"
+    if any(_for_one(declared, span.gpu_mask) != each for span in spans):
+        yield f"{spec.name} gets shards of several GPUs of a node: {spans}"
     nodes = [node for span in spans for node in range(span.first, span.first + span.nodes)]
     if len(dict.fromkeys(nodes)) != len(nodes):
         yield f"{spec.name} gets a node twice: {spans}"
@@ -190,7 +192,8 @@ def _suits(state: FleetState, spec: JobSpec, pool: str, at_ms: int) -> Iterator[
 
 
 def _memory_gib(model: GpuModel, cut: str) -> int:
-    return {"": model.memory_gib, **{profile.name: profile.memory_gib for profile in model.mig_profiles}}[cut]
+    whole = {"": model.memory_gib, SHARD: model.memory_gib}
+    return {**whole, **{profile.name: profile.memory_gib for profile in model.mig_profiles}}[cut]
 
 
 # --- whose GPUs ------------------------------------------------------------------------------------------------------
@@ -402,6 +405,14 @@ def _lendable(state: FleetState, job: Job, pool: str, now_ms: int) -> int:
     return total
 
 
+def _for_one(pool: Pool, mask: int) -> int:
+    """The most GPUs that one job can have of those: in a shared pool the shards of one GPU, or the whole node."""
+    shards = f"{mask:0{pool.gpus_per_node}b}"
+    if not pool.is_shared or "0" not in shards:
+        return mask.bit_count()
+    return max(shards[at : at + pool.slices_per_gpu].count("1") for at in range(0, len(shards), pool.slices_per_gpu))
+
+
 def fits(state: FleetState, spec: JobSpec, pool: str) -> bool:
     """True if the gang has a place among the free GPUs of a pool, found node by node."""
     declared, masks = state.pools[pool].declared, state.occupancy[pool].free.masks
@@ -411,7 +422,7 @@ def fits(state: FleetState, spec: JobSpec, pool: str) -> bool:
     segment = max(1, spec.segment_nodes)
     groups, rest = divmod(spec.gpus // each, segment)
     has_enough, kept = enough(state, spec, pool), promised_nodes(state, pool) if takes_more(declared, spec) else ()
-    roomy = [node for node, mask in enumerate(masks) if mask.bit_count() >= each and node in has_enough]
+    roomy = [node for node, mask in enumerate(masks) if _for_one(declared, mask) >= each and node in has_enough]
     racks = Counter(node // declared.nodes_per_rack for node in roomy if node not in kept)
     level = spec.topology.level if spec.topology.required else Level.POOL
     width = {Level.RACK: 1, Level.BLOCK: declared.racks_per_block, Level.POOL: len(masks)}[level]

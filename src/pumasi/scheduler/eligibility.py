@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from pumasi.model.fleet import PlacementRule, Pool, Stage
+from pumasi.model.fleet import SHARD, PlacementRule, Pool, Stage
 from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
 from pumasi.model.jobs import OPEN_DATA, JobSpec, Level, gpus_on_each_node
 from pumasi.scheduler.preference import ranked
@@ -105,8 +105,7 @@ def _hardware(state: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     if spec.gpu_models and pool.model not in spec.gpu_models:
         return ReasonCode.GPU_MODEL, f"it has {pool.model}, the job asks for {' or '.join(spec.gpu_models)}"
     if spec.slice != pool.slice:
-        cut = f"cut into slices of {pool.slice}" if pool.slice else "not cut"
-        return ReasonCode.SLICE, f"its GPUs are {cut}, the job asks for {spec.slice or 'whole GPUs'}"
+        return ReasonCode.SLICE, f"its GPUs are {_cut(pool)}, the job asks for {_slices(spec)}"
     profile = model.profile(pool.slice) if pool.slice else None
     memory_gib = profile.memory_gib if profile else model.memory_gib
     if spec.memory_gib_per_gpu > memory_gib:
@@ -118,6 +117,16 @@ def _hardware(state: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     if spec.cpu_arch is not None and spec.cpu_arch is not model.cpu_arch:
         return ReasonCode.CPU_ARCHITECTURE, f"its CPUs are {model.cpu_arch}, the job asks for {spec.cpu_arch}"
     return None
+
+
+def _cut(pool: Pool) -> str:
+    if pool.is_shared:
+        return f"shared, {pool.slices_per_gpu} shards each"
+    return f"cut into slices of {pool.slice}" if pool.slice else "not cut"
+
+
+def _slices(spec: JobSpec) -> str:
+    return {"": "whole GPUs", SHARD: "shards"}.get(spec.slice, spec.slice)
 
 
 def _clearance(state: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
@@ -135,6 +144,11 @@ def _shape(_: FleetState, spec: JobSpec, pool: Pool) -> Finding | None:
     if not each:
         asked = f"{spec.gpus} GPUs at {spec.gpus_per_node} a node"
         return ReasonCode.GANG_SHAPE, f"nodes of {pool.gpus_per_node} GPUs cannot hold {asked} evenly"
+    if pool.is_shared and each > pool.slices_per_gpu:
+        detail = (
+            f"shards of a node come from one of its GPUs, which have {pool.slices_per_gpu}; the job asks for {each}"
+        )
+        return ReasonCode.SLICE, detail
     nodes = spec.gpus // each
     if nodes > pool.nodes:
         return ReasonCode.GANG_TOO_LARGE, f"the gang takes {nodes} nodes, the pool has {pool.nodes}"

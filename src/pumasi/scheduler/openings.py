@@ -151,13 +151,20 @@ class Openings:
 
     def _opening(self, node: int, free: FreeMap) -> Opening | None:
         """The least that must go for a node that lacks GPUs; None if all that could go do not do."""
-        missing = self._need.each - free.masks[node].bit_count()
-        if missing <= 0:
+        mask = free.masks[node]
+        if free.together(mask) >= self._need.each:
             return None if free.tight and short(free, self._need, 1 << node) else (0, node, ())
         jobs_on = self._jobs_on(node)
         if not jobs_on:
             return None
-        entries = sorted(self._on(node, jobs_on))
+        if not free.is_shared:
+            return self._cleared(node, mask, -1, jobs_on)
+        return min(filter(None, (self._cleared(node, mask, gpu, jobs_on) for gpu in free.each_gpu())), default=None)
+
+    def _cleared(self, node: int, mask: int, among: int, jobs_on: list[JobId]) -> Opening | None:
+        """The least that must go for GPUs that are all in the mask `among`."""
+        missing = self._need.each - (mask & among).bit_count()
+        entries = sorted(self._on(node, among, jobs_on))
         if len(entries) > 1 and len({gpus for _, _, gpus in entries}) == 1:
             entries = entries[: -(-missing // entries[0][2])]
         if sum([gpus for _, _, gpus in entries]) < missing:
@@ -165,12 +172,12 @@ class Openings:
         cost, _, jobs = _least(entries, missing)
         return (cost, node, jobs)
 
-    def _on(self, node: int, jobs_on: list[JobId]) -> list[tuple[int, JobId, int]]:
+    def _on(self, node: int, among: int, jobs_on: list[JobId]) -> list[tuple[int, JobId, int]]:
         """The victims on a node: what it bears of the cost, the job, its GPUs."""
         found = []
         for job in jobs_on:
             victim = self._victims.get(job)
-            mask = 0 if victim is None else victim.pieces.get(node, 0)
+            mask = 0 if victim is None else victim.pieces.get(node, 0) & among
             if victim is not None and mask:
                 found.append((self._share(victim), job, mask.bit_count()))
         return found

@@ -201,7 +201,7 @@ def shape_ms(gpu_ends_ms: Moments, need: Need, free: FreeMap) -> int:
     racks, width = len(free.rack_whole), len(free.rack_whole)
     if need.widest is not Level.POOL:
         width = 1 if need.widest is Level.RACK else free.racks_per_block
-    by_rack = _cut(_roomy_ms(gpu_ends_ms, need.each), free.nodes_per_rack, racks)
+    by_rack = _cut(_roomy_ms(gpu_ends_ms, need.each, free), free.nodes_per_rack, racks)
     segments = np.sort(by_rack, axis=1)[:, need.segment - 1 :: need.segment]
     domains = _cut(segments.ravel(), width * segments.shape[1], -(-racks // width))
     wanted = need.nodes // need.segment
@@ -210,11 +210,15 @@ def shape_ms(gpu_ends_ms: Moments, need: Need, free: FreeMap) -> int:
     return int(np.partition(domains, wanted - 1, axis=1)[:, wanted - 1].min())
 
 
-def _roomy_ms(gpu_ends_ms: Moments, gpus: int) -> Moments:
-    """When each node has so many GPUs free."""
+def _roomy_ms(gpu_ends_ms: Moments, gpus: int, free: FreeMap) -> Moments:
+    """When each node has so many GPUs free for one job."""
     if gpus == gpu_ends_ms.shape[1]:
         whole: Moments = gpu_ends_ms.max(axis=1)
         return whole
+    if free.is_shared:
+        by_gpu = gpu_ends_ms.reshape(len(gpu_ends_ms), -1, free.slices_per_gpu)
+        on_one: Moments = np.partition(by_gpu, gpus - 1, axis=2)[:, :, gpus - 1].min(axis=1)
+        return on_one
     return np.partition(gpu_ends_ms, gpus - 1, axis=1)[:, gpus - 1]
 
 
@@ -226,13 +230,18 @@ def _cut(moments: Moments, length: int, rows: int) -> Moments:
 def map_at(gpu_ends_ms: Moments, at_ms: int, like: FreeMap) -> FreeMap:
     """The free GPUs of a pool at a moment, racks and blocks as in `like`."""
     free = FreeMap(like.nodes, like.gpus_per_node, like.nodes_per_rack, like.racks_per_block, like.slices_per_gpu)
+    free.is_shared = like.is_shared
     free.cpus_per_node, free.memory_mib_per_node = like.cpus_per_node, like.memory_mib_per_node
     is_free = gpu_ends_ms <= at_ms
     counts = is_free.sum(axis=1)
     free.free_gpus = int(counts.sum())
     free.masks[:] = type(free.masks)(free.masks.typecode, (is_free @ (1 << np.arange(like.gpus_per_node))).tolist())
+    together = counts
+    if like.is_shared:
+        on_one = is_free.reshape(like.nodes, -1, like.slices_per_gpu).sum(axis=2).max(axis=1)
+        together = np.where(counts == like.gpus_per_node, counts, on_one)
     for gpus in range(1, like.gpus_per_node + 1):
-        free.by_free[gpus] = _bits(counts == gpus)
+        free.by_free[gpus] = _bits(together == gpus)
     racks, blocks = len(free.rack_whole), len(free.block_whole)
     whole = _counts(counts == like.gpus_per_node, like.nodes_per_rack, racks)
     free.rack_whole[:] = type(free.rack_whole)("H", whole.tolist())

@@ -4,7 +4,7 @@ A gang that asks to be spread stands in as many racks as can be instead.
 
 Counts decide, nodes are only looked at once it is known that they fit. Ties go to the lowest index. Nodes that lack
 CPUs or memory for the job are as good as full; unless somebody takes more than the share of its GPUs, none does. A job
-of one node that takes other than that share goes where the general score says (`packing`).
+of one node that takes other than that share, or a part of a shared GPU, goes where the general score says (`packing`).
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ def find(free: FreeMap, need: Need, mix: Mix | None = None) -> tuple[Span, ...] 
     """
     if free.free_gpus < need.gpus:
         return None
-    if not (free.tight or need.cpus or need.memory_mib):
-        return _one_node(free, need.each, 0) if need.nodes == 1 else _gang(free, need)
     if mix is not None and need.nodes == 1 and (span := best_span(free, need, mix)) is not None:
         return (span,)
+    if not (free.tight or need.cpus or need.memory_mib):
+        return _one_node(free, need.each, 0) if need.nodes == 1 else _gang(free, need)
     if not need.each:
         return _beside_gpus(free, need)
     lacking = short(free, need, roomy(free, need.each))
@@ -263,7 +263,7 @@ def _in_rack(free: FreeMap, each: int, rack: int, nodes: int) -> list[Span]:
         whole = free.by_free[each] >> first & (1 << free.nodes_per_rack) - 1
         return [Span(first + node, 1, free.full_mask) for node in _low_bits(whole, nodes)]
     fitting = [node for node in range(first, min(first + free.nodes_per_rack, free.nodes))
-               if free.masks[node].bit_count() >= each]  # fmt: skip
+               if free.together(free.masks[node]) >= each]  # fmt: skip
     fitting.sort(key=lambda node: (free.masks[node].bit_count(), node))
     return [Span(node, 1, pick_gpus(free.masks[node], each, free.slices_per_gpu)) for node in sorted(fitting[:nodes])]
 

@@ -84,6 +84,7 @@ class FleetState:
             declared.slices_per_gpu,
             declared.cpus_per_node,
             declared.memory_mib_per_node,
+            is_shared=declared.is_shared,
             in_service=self.pools[pool].stage is Stage.IN_SERVICE,
         )
         self.occupancy[pool] = occupancy

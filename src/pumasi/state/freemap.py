@@ -1,8 +1,8 @@
 """Which GPUs of a pool are free: the one structure placement searches, cheap to update and cheap to branch.
 
-Nodes are filed by how many free GPUs they have, each file an integer used as a bitset (bit i = node i). Integers are
-immutable, so a branch shares them, and marking a thousand neighbouring whole nodes is one operation. Racks and blocks
-keep a count of wholly free nodes; racks are filed by it. What the counts cannot hold is never searched.
+Nodes are filed by how many free GPUs they have for one job, each file an integer used as a bitset (bit i = node i).
+Integers are immutable, so a branch shares them, and marking a thousand neighbouring whole nodes is one operation.
+Racks and blocks keep a count of wholly free nodes; racks are filed by it. What counts cannot hold is never searched.
 
 A free GPU comes with its share of the node's CPUs and memory. Only where somebody takes more than the share of its
 GPUs can they be short; what is taken above or below it is noted node by node, and nothing is noted of anybody else.
@@ -34,10 +34,11 @@ _NOTHING = Beyond()
 class FreeMap:
     """Free GPUs of one pool. `masks[i]`: free GPUs of node i (bit j = GPU j); GPUs out of service count as not free.
 
-    In a pool that is cut they are slices, `slices_per_gpu` neighbours on each GPU. `cpus_per_node` and
-    `memory_mib_per_node`: 0 where they are not counted. `beyond`: by node, what is taken of them above or below the
-    share of GPUs. `noted`: the nodes in it, and `tight`: those where a job takes more than its share, as bitsets.
-    `judged`: by what is asked of a node, which of those have been looked at since they changed, and which lack it.
+    In a pool that is cut they are slices, `slices_per_gpu` neighbours on each GPU; if `is_shared`, they are shards, and
+    what one job has of a node comes from one GPU. `cpus_per_node` and `memory_mib_per_node`: 0 where they are not
+    counted. `beyond`: by node, what is taken of them above or below the share of GPUs. `noted`: the nodes in it, and
+    `tight`: those where a job takes more than its share, as bitsets. `judged`: by what is asked of a node, which of
+    those have been looked at since they changed, and which lack it.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class FreeMap:
         "cpus_per_node",
         "free_gpus",
         "gpus_per_node",
+        "is_shared",
         "judged",
         "masks",
         "memory_mib_per_node",
@@ -69,6 +71,8 @@ class FreeMap:
         slices_per_gpu: int = 1,
         cpus_per_node: int = 0,
         memory_mib_per_node: int = 0,
+        *,
+        is_shared: bool = False,
     ) -> None:
         racks = -(-nodes // nodes_per_rack)
         self.nodes = nodes
@@ -76,6 +80,7 @@ class FreeMap:
         self.nodes_per_rack = nodes_per_rack
         self.racks_per_block = racks_per_block
         self.slices_per_gpu = slices_per_gpu
+        self.is_shared = is_shared
         self.cpus_per_node = cpus_per_node
         self.memory_mib_per_node = memory_mib_per_node
         self.beyond: dict[int, Beyond] = {}
@@ -102,6 +107,7 @@ class FreeMap:
         twin.nodes_per_rack = self.nodes_per_rack
         twin.racks_per_block = self.racks_per_block
         twin.slices_per_gpu = self.slices_per_gpu
+        twin.is_shared = self.is_shared
         twin.cpus_per_node = self.cpus_per_node
         twin.memory_mib_per_node = self.memory_mib_per_node
         twin.beyond, twin.judged = self.beyond.copy(), self.judged.copy()
@@ -224,7 +230,9 @@ class FreeMap:
         is noted, what is left goes by the count of free GPUs.
         """
         more, by_count, looked_at = self.above_share(gpus, cpus, memory_mib), 0, among & self.tight
-        if more.jobs:
+        if more.jobs and self.is_shared:
+            looked_at = among
+        elif more.jobs:
             by_count, looked_at = self._short_by_count(among & ~self.noted, gpus, more), among & self.noted
         seen, found = self.judged.get((gpus, cpus, memory_mib), (0, 0))
         for node in indices(looked_at & ~seen):
@@ -263,10 +271,7 @@ class FreeMap:
             return  # CPUs and memory alone
         if self.judged:
             self._changed(bits)
-        if was:
-            self.by_free[was] ^= bits
-        if now:
-            self.by_free[now] ^= bits
+        self._file(bits, self.together(old) if self.is_shared else was, self.together(new) if self.is_shared else now)
         if nodes == 1:
             self.masks[first] = new
         else:
@@ -276,6 +281,24 @@ class FreeMap:
             self._count_whole(first, nodes, -1)
         elif now == self.gpus_per_node:
             self._count_whole(first, nodes, 1)
+
+    def _file(self, nodes: int, was: int, now: int) -> None:
+        """Move nodes, a bitset, from one file to another; what has nothing free is in none."""
+        if was:
+            self.by_free[was] ^= nodes
+        if now:
+            self.by_free[now] ^= nodes
+
+    def together(self, mask: int) -> int:
+        """GPUs of a node that one job can have, of those in `mask`: of shards those of one GPU, or the whole node."""
+        if not self.is_shared or mask == self.full_mask:
+            return mask.bit_count()
+        return max((mask & gpu).bit_count() for gpu in self.each_gpu())
+
+    def each_gpu(self) -> Iterator[int]:
+        """The slices of every GPU of a node, as masks."""
+        for first in range(0, self.gpus_per_node, self.slices_per_gpu):
+            yield ((1 << self.slices_per_gpu) - 1) << first
 
     def _count_whole(self, first: int, nodes: int, sign: int) -> None:
         """Add `sign` per node to the counts of wholly free nodes of the racks and blocks they stand in."""

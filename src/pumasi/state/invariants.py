@@ -240,9 +240,9 @@ def _free_maps(state: FleetState) -> Iterator[str]:
             if mask != expected:
                 yield f"pool {pool}: node {node} has GPUs {mask:b} free by the map, {expected:b} by its use"
         counted = sum(free.by_free[count].bit_count() * count for count in range(1, free.gpus_per_node + 1))
-        masked = sum(mask.bit_count() for mask in free.masks)
-        if not counted == masked == free.free_gpus:
-            yield f"pool {pool}: {free.free_gpus} free GPUs, {counted} by files, {masked} by masks"
+        masked, together = (sum(map(each, free.masks)) for each in (int.bit_count, free.together))
+        if counted != together or masked != free.free_gpus:
+            yield f"pool {pool}: {free.free_gpus} free GPUs, {masked} by masks; {counted} by files, not {together}"
         yield from _rack_counts(pool, free)
 
 

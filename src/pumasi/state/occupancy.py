@@ -32,11 +32,13 @@ class Occupancy:
         cpus_per_node: int = 0,
         memory_mib_per_node: int = 0,
         *,
+        is_shared: bool = False,
         in_service: bool,
     ) -> None:
         self.free = FreeMap(
-            nodes, gpus_per_node, nodes_per_rack, racks_per_block, slices_per_gpu, cpus_per_node, memory_mib_per_node
-        )
+            nodes, gpus_per_node, nodes_per_rack, racks_per_block, slices_per_gpu, cpus_per_node, memory_mib_per_node,
+            is_shared=is_shared,
+        )  # fmt: skip
         self.used = no_masks(nodes, gpus_per_node)
         self.reserved = no_masks(nodes, gpus_per_node)
         self.node_states: dict[int, NodeState] = {}  # only nodes that are not up

@@ -23,6 +23,7 @@ from pumasi.model.jobs import JobSpec
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.fold import apply
 
+SHARDS = 7  # of a GPU that is shared
 START_MS = 1_760_000_000_000
 HOUR_SECONDS = 3600
 
@@ -55,9 +56,10 @@ def pool(
 ) -> Pool:
     """A pool with as many nodes as its entitlements add up to, at a site of its own unless one is named.
 
-    `cut`: the MIG profile its GPUs are cut into; the entitlements are slices then. `cpus`, `memory_mib`: of each node.
+    `cut`: the MIG profile its GPUs are cut into, or SHARD; the entitlements are slices, or shards, then. `cpus`,
+    `memory_mib`: of each node.
     """
-    profile = model.profile(cut) or MigProfile("", 1)
+    profile = model.profile(cut) or MigProfile(cut, SHARDS if cut else 1)
     gpus, gpus_per_node = sum(entitlements.values()), model.gpus_per_node * profile.per_gpu
     assert gpus % gpus_per_node == 0, "entitlements must add up to whole nodes"
     return Pool(

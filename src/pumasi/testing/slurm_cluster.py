@@ -265,6 +265,7 @@ def running_clusters(
     nodes: int = 4,
     gpus_per_node: int = 8,
     gpu_type: str = "b200",
+    shards: int = 0,
     accounting: bool = False,
     lines: str = "",
 ) -> Iterator[dict[str, SlurmCluster]]:
@@ -284,6 +285,7 @@ def running_clusters(
             node_count=nodes,
             gpus_per_node=gpus_per_node,
             gpu_type=gpu_type,
+            shards=shards,
             accounting=accounting,
             lines=lines,
         )

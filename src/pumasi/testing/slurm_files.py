@@ -19,7 +19,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class ClusterPlan(Struct, frozen=True, kw_only=True):
     """One cluster. `first_port`: slurmctld's; slurmdbd's and the nodes' follow. `lines`: more of slurm.conf.
 
-    `accounting`: it has a slurmdbd, over a database of its own.
+    `shards`: of each node, over all its GPUs. `accounting`: it has a slurmdbd, over a database of its own.
     """
 
     name: str
@@ -28,6 +28,7 @@ class ClusterPlan(Struct, frozen=True, kw_only=True):
     node_count: int = 4
     gpus_per_node: int = 8
     gpu_type: str = "b200"
+    shards: int = 0
     lines: str = ""
     accounting: bool = False
 
@@ -112,7 +113,9 @@ def write_cluster(plan: ClusterPlan) -> None:
     for index in range(plan.gpus_per_node):
         (plan.folder / "gpu" / f"gpu{index}").symlink_to("/dev/null")
     last = plan.gpus_per_node - 1
-    (plan.folder / "gres.conf").write_text(f"Name=gpu Type={plan.gpu_type} File={plan.folder}/gpu/gpu[0-{last}]\n")
+    shards = f"Name=shard Count={plan.shards}\n" if plan.shards else ""
+    devices = f"Name=gpu Type={plan.gpu_type} File={plan.folder}/gpu/gpu[0-{last}]\n"
+    (plan.folder / "gres.conf").write_text(devices + shards)
     (plan.folder / "slurm.conf").write_text(_slurm_conf(plan))
     if plan.accounting:
         config = plan.folder / "slurmdbd.conf"
@@ -128,7 +131,7 @@ def own_name() -> str:
 def _slurm_conf(plan: ClusterPlan) -> str:
     user, lines = own_name(), plan.lines + (_accounting_lines(plan) if plan.accounting else "")
     folder, nodes = plan.folder, f"{plan.name}[0001-{plan.node_count:04d}]"
-    first = plan.accounting_port + 1
+    first, shards = plan.accounting_port + 1, f",shard:{plan.shards}" if plan.shards else ""
     return f"""\
 ClusterName={plan.name}
 SlurmctldHost=localhost(127.0.0.1)
@@ -148,7 +151,7 @@ SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/%n.log
 {_SETTINGS}
 JobCompLoc={folder}/log/jobcomp.txt
-NodeName=DEFAULT CPUs=64 RealMemory=1000000 Gres=gpu:{plan.gpu_type}:{plan.gpus_per_node}
+NodeName=DEFAULT CPUs=64 RealMemory=1000000 Gres=gpu:{plan.gpu_type}:{plan.gpus_per_node}{shards}
 NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{first + plan.node_count - 1}] State=UNKNOWN
 PartitionName=DEFAULT MaxTime=INFINITE DefaultTime=60 State=UP OverSubscribe=NO
 PartitionName=gpu Nodes={nodes} Default=YES
@@ -195,7 +198,7 @@ SwitchType=switch/none
 MpiDefault=none
 SlurmdParameters=config_overrides
 # GPUs are what is counted; cores are plentiful
-GresTypes=gpu
+GresTypes=gpu,shard
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 # quick decisions for small tests

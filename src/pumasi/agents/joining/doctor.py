@@ -16,12 +16,14 @@ from pumasi.agents.joining.inventory import Inventory, gpus_of, take_inventory
 from pumasi.agents.site_files import read_admission
 from pumasi.agents.site_policy import PolicyProblem
 from pumasi.agents.slurm.commands import SlurmAway, SlurmCommands
+from pumasi.agents.slurm.health import gpu_count
 from pumasi.agents.slurm.hostlist import compress
 from pumasi.agents.slurm.readers import SlurmNode
 from pumasi.agents.slurm.runner import CommandTimedOut, ProcessRunner, Runner
 from pumasi.agents.slurm.site import FILE_NAME, SiteProblem, SlurmPool, SlurmSite, read_site
 from pumasi.agents.slurm.states import node_state
 from pumasi.events.facts import NodeState
+from pumasi.model.fleet import SHARD
 from pumasi.model.ids import SiteId
 
 _COMMANDS = ("sbatch", "squeue", "sinfo", "scontrol", "scancel")
@@ -173,12 +175,13 @@ def _unlike(pool: SlurmPool, nodes: list[SlurmNode]) -> Iterator[Finding]:
         yield Finding(Health.BAD, what, f"set the right `partition`, or take them out of {pool.id} in {FILE_NAME}")
     few = [node.name for node in nodes if not _has(pool, node)]
     if few:
-        asked = f"gpu:{pool.gres_type + ':' if pool.gres_type else ''}{pool.gpus_per_node}"
-        what = f"{pool.id}: {compress(few)} without Gres={asked}"
+        what = f"{pool.id}: {compress(few)} without Gres={pool.gres}:{pool.gpus_per_node}"
         yield Finding(Health.BAD, what, f"set gpus_per_node and gres_type as `scontrol show node {few[0]}` shows them")
 
 
 def _has(pool: SlurmPool, node: SlurmNode) -> bool:
+    if pool.gres_type == SHARD:
+        return gpu_count(node.gres, SHARD) >= pool.gpus_per_node
     return any(gpus.count >= pool.gpus_per_node and pool.gres_type in ("", gpus.type) for gpus in gpus_of(node.gres))
 
 
@@ -192,7 +195,7 @@ def _ailing(pool: SlurmPool, nodes: list[SlurmNode]) -> Iterator[Finding]:
 
 def _would_start(pool: SlurmPool, runner: Runner) -> Finding:
     """Ask Slurm whether it would take a job of ours there. Uses up a job id; nothing runs."""
-    gres = f"--gres=gpu:{pool.gres_type + ':' if pool.gres_type else ''}1"
+    gres = f"--gres={pool.gres}:1"
     arguments = ["--test-only", "--no-requeue", f"--partition={pool.partition}", f"--nodelist={pool.nodes[0]}"]
     arguments += ["--nodes=1", "--time=1", gres, *([f"--account={pool.account}"] if pool.account else [])]
     try:

@@ -10,12 +10,13 @@ from pumasi.agents.slurm.site import SlurmPool, SlurmSite
 from pumasi.agents.slurm.states import node_state
 from pumasi.agents.slurm.tracked import Patience
 from pumasi.events.facts import NodeState
+from pumasi.model.fleet import SHARD
 from pumasi.protocol.messages import NodeHealth, NodeReport
 
 _REASON_CHARACTERS = 200
 _TOLD_AGAIN_SECONDS = 60.0
 _COST_SHARE = 20  # a look that takes t seconds is not repeated for this many t
-_GRES = re.compile(r"gpu(?::([^:,(]*[A-Za-z][^:,(]*))?(?::([0-9]+))?(?:\([^)]*\))?(?:,|$)")
+_GRES = re.compile(r"(gpu|shard)(?::([^:,(]*[A-Za-z][^:,(]*))?(?::([0-9]+))?(?:\([^)]*\))?(?:,|$)")
 
 Ail = tuple[NodeState, str]
 
@@ -103,5 +104,7 @@ def _ail(pool: SlurmPool, node: SlurmNode | None) -> Ail | None:
 
 
 def gpu_count(gres: str, gres_type: str) -> int:
-    """GPUs in a node's Gres such as `gpu:b200:8(S:0-1),nvme:2`; of one type, if it is not empty."""
-    return sum(int(match[2] or 1) for match in _GRES.finditer(gres) if not gres_type or (match[1] or "") == gres_type)
+    """GPUs in a node's Gres such as `gpu:b200:8(S:0-1),nvme:2`; of one type, if it is not empty; shards of SHARD."""
+    name, kind = ("shard", "") if gres_type == SHARD else ("gpu", gres_type)
+    found = [match for match in _GRES.finditer(gres) if match[1] == name]
+    return sum(int(match[3] or 1) for match in found if not kind or (match[2] or "") == kind)

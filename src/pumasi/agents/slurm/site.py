@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pumasi.agents.slurm.hostlist import expand
-from pumasi.model.fleet import MAX_GPUS_PER_NODE
+from pumasi.model.fleet import MAX_GPUS_PER_NODE, SHARD
 from pumasi.model.ids import PoolId
 from pumasi.plans import yaml_tree
 from pumasi.plans.problems import Problems, quoted
@@ -28,8 +28,8 @@ class SlurmPool(Struct, frozen=True, kw_only=True):
     """Where a pool's work goes. `nodes`: the site's names, node 1 of the pool first. Empty or 0: not asked for.
 
     `gres_type`: the GPUs' type in Slurm's Gres (`gpu:<type>`). Where the site cut its GPUs into MIG slices, those are
-    what it calls GPUs, and what `gpus_per_node` counts. `cpus_per_node`, `memory_mib_per_node`: what a job on
-    a part of a node gets its share of.
+    what it calls GPUs, and what `gpus_per_node` counts; or its shards, if `gres_type` is SHARD. `cpus_per_node`,
+    `memory_mib_per_node`: what a job on a part of a node gets its share of.
     """
 
     id: PoolId
@@ -41,6 +41,13 @@ class SlurmPool(Struct, frozen=True, kw_only=True):
     qos: str = ""
     cpus_per_node: int = 0
     memory_mib_per_node: int = 0
+
+    @property
+    def gres(self) -> str:
+        """What is asked of Slurm, before how many."""
+        if self.gres_type == SHARD:
+            return SHARD
+        return f"gpu:{self.gres_type}" if self.gres_type else "gpu"
 
 
 class SlurmSite(Struct, frozen=True, kw_only=True):

@@ -27,7 +27,6 @@ def submission_of(order: StartOrder, pool: SlurmPool, *, tag: str, mark: str, lo
     nodelist = compress(_node_names(order, pool))
     if len(nodelist) > _MOST_ARGUMENT_BYTES:
         raise CannotAsk("the list of its nodes is too long for a command")
-    gres = f"gpu:{pool.gres_type}:{gpus}" if pool.gres_type else f"gpu:{gpus}"
     return Submission(
         tag=tag,
         mark=mark,
@@ -36,7 +35,7 @@ def submission_of(order: StartOrder, pool: SlurmPool, *, tag: str, mark: str, lo
         nodes=node_count(order),
         minutes=math.ceil(seconds / 60) + 1,
         log=log,
-        gres=gres,
+        gres=f"{pool.gres}:{gpus}",
         exclusive=whole,
         cpus=0 if whole else order.spans[0].cpus or pool.cpus_per_node * gpus // pool.gpus_per_node,
         memory_mib=0 if whole else order.spans[0].memory_mib or pool.memory_mib_per_node * gpus // pool.gpus_per_node,

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from pumasi.cli.durations import LONGEST_SECONDS, TIME_FORMS, parse_duration
 from pumasi.cli.submission.directives import Setting
 from pumasi.cli.submission.options import OptionProblem
-from pumasi.model.fleet import CpuArch, is_slice
+from pumasi.model.fleet import SHARD, CpuArch, is_slice
 from pumasi.model.ids import is_queue_path
 from pumasi.model.jobs import Level
 
@@ -147,12 +147,12 @@ def _count_and_type(draft: Draft, text: str) -> int:
 
 
 def slice_name(text: str) -> str:
-    """A MIG profile.
+    """A MIG profile, or SHARD.
 
-    :raises OptionProblem: if it is not written as one is.
+    :raises OptionProblem: if it is neither.
     """
-    if not is_slice(text.lower()):
-        raise OptionProblem(f"{text!r} is no MIG profile; one looks like 1g.23gb")
+    if not is_slice(text.lower()) and text.lower() != SHARD:
+        raise OptionProblem(f"{text!r} is no MIG profile, which looks like 1g.23gb, and not shard")
     return text.lower()
 
 
@@ -166,8 +166,10 @@ def _set_gpus_per_node(draft: Draft, text: str) -> None:
 
 def _set_gres(draft: Draft, text: str) -> None:
     name, _, rest = text.partition(":")
-    if name != "gpu" or "," in text:
-        raise OptionProblem(f"{text!r} is not supported; only gpu[:TYPE]:N is")
+    if name not in {"gpu", SHARD} or "," in text:
+        raise OptionProblem(f"{text!r} is not supported; only gpu[:TYPE]:N and shard:N are")
+    if name == SHARD:
+        draft.fields["slice"] = SHARD
     _set_gpus_per_node(draft, rest or "1")
 
 

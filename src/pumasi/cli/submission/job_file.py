@@ -224,7 +224,7 @@ KEYS = {
     "gpus": _attribute("gpus", _whole(1), "GPUs in all."),
     "nodes": _attribute("nodes", _whole(1), "Number of nodes."),
     "gpus_per_node": _attribute("gpus_per_node", _whole(1), "GPUs on each node."),
-    "slice": _field("slice", _slice, "Its GPUs are slices of this MIG profile: `1g.23gb`."),
+    "slice": _field("slice", _slice, "Its GPUs are slices of this MIG profile: `1g.23gb`; or `shard`."),
     "gpu_models": _attribute("gpu_types", _texts, "GPU models, or types such as `b200`, it may run on."),
     "memory_gib_per_gpu": _field("memory_gib_per_gpu", _whole(1), "Least memory of each GPU, in GiB."),
     "cpus_per_gpu": _field("cpus_per_gpu", _whole(1), "CPUs for each GPU."),

@@ -77,7 +77,9 @@ SUPPORTED = (
     Option("site", metavar="NAMES", help="Sites it may run at.", ours=True),
     Option("pool", metavar="NAMES", help="Pools it may run in.", ours=True),
     Option("gpu-model", metavar="NAMES", help="GPU models it may run on.", ours=True),
-    Option("slice", metavar="PROFILE", help="Slices of GPUs of this MIG profile, such as 1g.23gb.", ours=True),
+    Option(
+        "slice", metavar="PROFILE", help="Slices of GPUs of this MIG profile, such as 1g.23gb, or shard.", ours=True
+    ),
     Option("gpu-memory", metavar="GIB", help="Least memory of each GPU.", ours=True),
     Option("cpu-arch", metavar="ARCH", help="x86_64 or arm64.", ours=True),
     Option("data-class", metavar="CLASS", help="Class of the data it reads; 'open' by default.", ours=True),
