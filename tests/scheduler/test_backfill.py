@@ -2,6 +2,7 @@
 
 from pumasi.events.facts import AttemptPlaced, NodeState, StartGivenUp, StartPlanned
 from pumasi.model.fleet import Policy, Queue
+from pumasi.model.jobs import Charge, Level, Topology
 from pumasi.scheduler.backfill import LATE_MS
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
@@ -162,3 +163,55 @@ def test_without_a_policy_for_it_nothing_is_planned() -> None:
     long = fleet.submit("ant/y", 8, time_limit_seconds=9999)
     assert placed(fleet) == [long]
     assert planned(fleet) == {}
+
+
+def village(planned_starts: int = 1) -> Harness:
+    """Two owners with half of two racks each; the first is asked first, and the second lends."""
+    owners, policy = [owner("ant", 0), owner("bee", 100)], Policy(planned_starts=planned_starts)
+    hall = pool("p", {"ant": 16, "bee": 16}, nodes_per_rack=2)
+    return Harness(fleet_facts(owners, [hall], [Queue(id="ant"), Queue(id="bee")], policy=policy))
+
+
+def test_whom_a_start_held_back_goes_in_the_cycle_in_which_it_gives_way() -> None:
+    fleet = village()
+    fleet.submit("ant", 8, time_limit_seconds=3600)
+    fleet.submit("bee", 8, time_limit_seconds=72_000)
+    fleet.tick()
+    rack = Topology(level=Level.RACK, required=True)
+    gang = fleet.submit("ant", 16, may_borrow=False, topology=rack)
+    fleet.tick()
+    assert planned(fleet) == {gang: 3600}, "by then it is due so many GPUs, and one rack is free"
+    behind = fleet.submit("ant", 8, time_limit_seconds=7200)
+    other = fleet.submit("bee", 8, time_limit_seconds=36_000)
+    assert placed(fleet) == [other, behind]
+    assert planned(fleet) == {gang: 36_000}
+
+
+def test_a_loan_stays_one_while_a_start_needs_what_its_borrower_has_idle() -> None:
+    fleet = village()
+    fleet.submit("ant", 8, time_limit_seconds=3600)
+    fleet.tick()
+    gang = fleet.submit("ant", 16, may_borrow=False)
+    fleet.tick()
+    long = fleet.submit("ant", 8, time_limit_seconds=7200)
+    assert placed(fleet) == [long]
+    short = fleet.submit("bee", 8, time_limit_seconds=60)
+    assert placed(fleet) == [short]
+    assert fleet.state.jobs[long].attempts[-1].charges == (Charge("bee", 8),)
+    fleet.wait(3600)
+    assert placed(fleet) == [gang]
+
+
+def test_a_claim_takes_nothing_that_a_start_of_its_owner_counts_on() -> None:
+    """What a long job may not take while it is free it does not take from a borrower either."""
+    fleet = village()
+    fleet.submit("bee", 8, time_limit_seconds=600)
+    fleet.submit("ant", 16, time_limit_seconds=72_000)
+    fleet.tick()
+    gang = fleet.submit("bee", 16, may_borrow=False)
+    fleet.tick()
+    borrower = fleet.submit("ant", 8, time_limit_seconds=300)
+    assert placed(fleet) == [borrower]
+    fleet.submit("bee", 8, time_limit_seconds=7200)
+    assert fleet.tick().events == ()
+    assert planned(fleet) == {gang: 600}

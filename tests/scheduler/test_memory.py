@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pumasi.control.commands import MakeReservation
 from pumasi.events.facts import AttemptPlaced, Event
 from pumasi.model.fleet import Policy, Queue
 from pumasi.model.reservations import ReservationPurpose
 from pumasi.scheduler.planner import Planner
-from pumasi.testing import harness as testing
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 from tests.scheduler.test_lone import story
@@ -56,16 +57,20 @@ def test_a_need_without_room_that_nobody_was_refused_wakes_for_a_planned_start()
     assert list(harness.state.planned) == [job]
 
 
-def test_memory_knows_of_a_start_that_was_planned_and_forgotten_in_one_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Job 21 makes way for the planned start of job 36, which then borrows elsewhere: the next cycle has to see it."""
-    monkeypatch.setattr(testing, "lint", lambda *_: [])  # the plan in which it happens leaves job 21 waiting
-    beside_reservations(127)
+# Seeds of stories in which a plan once left something to decide, lent before home work, or differed with memory.
+INCOMPLETE = (2, 23, 26, 28, 35, 52, 58, 68, 119, 127, 203, 208)
 
 
-@pytest.mark.parametrize("seed", [0, 3, 4, 5, 6, 9])
-def test_memory_changes_no_decision_beside_reservations(seed: int) -> None:
-    """The harness makes each plan with memory and without. Some stories have planned starts, all have loans."""
-    assert beside_reservations(seed) >= 5
+@pytest.mark.parametrize("seed", INCOMPLETE)
+def test_plans_beside_reservations_are_complete_with_memory_and_without(seed: int) -> None:
+    """The harness makes each plan with memory and without, and asks after each whether anything is left to decide."""
+    assert beside_reservations(seed) >= 3
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 1 << 20))
+def test_so_they_are_in_whatever_story(seed: int) -> None:
+    beside_reservations(seed)
 
 
 def beside_reservations(seed: int) -> int:

@@ -49,7 +49,7 @@ def find_around(board: Board, job: Job, fit: Fit, *, is_home: bool) -> tuple[Spa
         binding = [hold.spans for hold in in_the_way if _is_binding(board, hold, job)]
         found = _find_beside(board, fit, spans, [*promised, *binding])
     if found is None:
-        board.held_back[job.id] = None
+        board.hold_back(job, fit.pool)
     return found
 
 
@@ -118,14 +118,28 @@ def unpromised(board: Board, job: Job, pool: PoolId, owner: OwnerId, from_ms: in
     if not board.has_holds(pool):
         return NO_LIMIT
     binding = [hold for hold in _in_the_way(board, job, pool, from_ms) if _owner(board, hold) == owner]
-    return min((_left(board, job, hold) for hold in binding), default=NO_LIMIT)
+    return min((_left_by(board, job, hold) for hold in binding), default=NO_LIMIT)
 
 
-def _left(board: Board, job: Job, hold: Hold) -> int:
+def unpromised_by_moment(board: Board, pool: PoolId, owner: OwnerId) -> list[tuple[int, int]]:
+    """When each thing comes that is promised on an owner's entitlement in a pool, and how many GPUs it leaves."""
+    if not board.has_holds(pool):
+        return []
+    holds: list[Hold] = [*board.planned_in(pool), *board.barring("", NEVER_MS, pool)]
+    return [(hold.start_ms, _left(board, hold, holds)) for hold in holds if _owner(board, hold) == owner]
+
+
+def _left_by(board: Board, job: Job, hold: Hold) -> int:
+    """What a hold of others leaves that the job may have."""
+    holds = _holds(board, job, hold.pool)
+    return _left(board, hold, [each for each in holds if not isinstance(each, PlannedStart) or each.job != job.id])
+
+
+def _left(board: Board, hold: Hold, holds: list[Hold]) -> int:
     """GPUs of the entitlement that nobody needs when a hold comes, by time limits and by what others are to get."""
-    owner, pool, at_ms = _owner(board, hold), hold.pool, hold.start_ms
-    left = board.account(owner, pool).idle + board.outlook(pool).returned_gpus(owner, at_ms)
-    for other in _holds(board, job, pool):
+    owner, at_ms = _owner(board, hold), hold.start_ms
+    left = board.account(owner, hold.pool).idle + board.outlook(hold.pool).returned_gpus(owner, at_ms)
+    for other in holds:
         if _owner(board, other) == owner and other.start_ms <= at_ms < _end_ms(board, other):
             left -= _needed_gpus(board, other)
     return left
@@ -252,12 +266,23 @@ def settle_planned(board: Board, pools: Container[PoolId]) -> None:
     for start in sorted(board.planned.values(), key=_when):
         is_late = board.now_ms > start.start_ms + LATE_MS
         if start.pool in pools and _may_start(board, start):
-            job = board.state.jobs[start.job]
-            board.place(job, start.pool, start.spans, (Charge(job.owner, job.spec.gpus),))
+            _start(board, start)
         elif is_late or (start.pool in pools and not _is_sound(board, start)):
             board.give_up_start(start)
         else:
             _look_when_late(board, start)
+
+
+def start_planned(board: Board, pools: Container[PoolId]) -> None:
+    """Within a cycle: start what can start in these pools now that others planned there are gone."""
+    for start in sorted(board.planned.values(), key=_when):
+        if start.pool in pools and _may_start(board, start):
+            _start(board, start)
+
+
+def _start(board: Board, start: PlannedStart) -> None:
+    job = board.state.jobs[start.job]
+    board.place(job, start.pool, start.spans, (Charge(job.owner, job.spec.gpus),))
 
 
 def _look_when_late(board: Board, start: PlannedStart) -> None:
@@ -305,5 +330,5 @@ def _may_start(board: Board, start: PlannedStart) -> bool:
         if isinstance(hold, AdvanceReservation) or _when(hold) < _when(start)
     ]
     return not any(overlap(hold.spans, start.spans) for hold in sooner) and all(
-        _left(board, job, hold) >= job.spec.gpus for hold in sooner if _owner(board, hold) == job.owner
+        _left_by(board, job, hold) >= job.spec.gpus for hold in sooner if _owner(board, hold) == job.owner
     )

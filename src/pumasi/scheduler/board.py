@@ -52,8 +52,9 @@ class Board:
     """What the fleet would be after the events decided so far.
 
     `stirred`: the pools where one of them may give a waiting job room. `look_again_ms`: when time alone may give one
-    room that has been refused. `unplanned`: the pools where a start was planned in this cycle and is no more: nothing
-    tells the next one, and who was refused for its sake may have room.
+    room that has been refused. `held_back`: the jobs refused for the sake of what is promised. `gone`: the pools where
+    a planned start is no more or a stop leaves more to promises, and `again`: the owners whose work that had held back.
+    `reopened`: the pools where a start went by a loan: a claim on what was lent before that is for the next cycle.
     """
 
     def __init__(self, state: FleetState, now_ms: int, rules: Rules, outlooks: Outlooks) -> None:
@@ -74,7 +75,10 @@ class Board:
         self._planned_needs = {state.backlogs.key_of(job) for job in state.planned}
         self._outlooks = outlooks
         self._planned_now: dict[JobId, StartPlanned] = {}
-        self.unplanned: dict[PoolId, None] = {}
+        self._holding: dict[PoolId, None] = {}
+        self.gone: dict[PoolId, None] = {}
+        self.again: dict[OwnerId, None] = {}
+        self.reopened: dict[PoolId, None] = {}
         self._own_outlooks: dict[PoolId, Outlook] = {}
         self._moved: dict[PoolId, dict[JobId, Run]] = {}
         self._shadows: dict[PoolId, dict[tuple[tuple[Span, ...], ...], FreeMap]] = {}
@@ -349,8 +353,10 @@ class Board:
     def reserve(self, job: Job, pool: PoolId, spans: tuple[Span, ...], due_ms: int, evicted_gpus_max: int = 0) -> None:
         """Hold GPUs, free or coming free, for a job on its owner's entitlement."""
         self.stirred[pool] = None
+        if job.id in self.planned:
+            self.give_up_start(self.planned[job.id])
         for start in list(self.planned_in(pool)):
-            if start.job == job.id or overlap(start.spans, spans):
+            if overlap(start.spans, spans):
                 self.give_up_start(start)
         charges = (Charge(job.owner, job.spec.gpus),)
         self._writable(pool).take_free(spans)
@@ -366,6 +372,10 @@ class Board:
             )
         )  # fmt: skip
 
+    def hold_back(self, job: Job, pool: PoolId) -> None:
+        """Note that a job is refused in a pool for the sake of what is promised there, and nothing else."""
+        self.held_back[job.id] = self._holding[pool] = None
+
     def plan_start(self, start: PlannedStart) -> None:
         """Promise a waiting job its start."""
         self.planned[start.job] = start
@@ -379,9 +389,7 @@ class Board:
 
     def give_up_start(self, start: PlannedStart) -> None:
         """Give up a planned start that is broken."""
-        if self._forget_start(start):
-            self.look_again_ms = self.now_ms  # planned and broken in one cycle: no fact tells the next one
-        else:
+        if not self._forget_start(start):
             self.events.append(StartGivenUp(at_ms=self.now_ms, by=BY, job=start.job))
 
     def recharge(self, job: Job, charges: tuple[Charge, ...]) -> None:
@@ -403,6 +411,9 @@ class Board:
         self.stirred[attempt.pool] = None
         self.tenants(attempt.pool).stop(job, kill_at_ms)
         self._move(job, attempt.pool, kill_at_ms)
+        if self.has_holds(attempt.pool):
+            self.gone[attempt.pool] = None
+            self.again.update((charge.owner, None) for charge in self.tenants(attempt.pool).charges(job))
         self.events.append(
             StopOrdered(
                 at_ms=self.now_ms, by=BY, job=job.id, attempt=attempt.number, cause=cause,
@@ -452,16 +463,17 @@ class Board:
         self._moved.setdefault(pool, {})[job.id] = (run_end_ms, attempt.spans, self.tenants(pool).charges(job))
 
     def _forget_start(self, start: PlannedStart) -> bool:
-        """True if it was planned in this very cycle: then it is as if it had never been."""
+        """True if it was planned in this very cycle and held nobody back: then it is as if it had never been."""
         del self.planned[start.job]
         del self._planned_in[start.pool][start.job]
         self._planned_needs.discard(self.state.backlogs.key_of(start.job))
         self.stirred[start.pool] = None
+        self.gone[start.pool] = self.again[self.state.jobs[start.job].owner] = None
         event = self._planned_now.pop(start.job, None)
-        if event is not None:
-            self.events.remove(event)
-            self.unplanned[start.pool] = None
-        return event is not None
+        if event is None or start.pool in self._holding:
+            return False
+        self.events.remove(event)
+        return True
 
     def _give_up_delayed(self, job: Job, pool: PoolId, spans: tuple[Span, ...]) -> None:
         mine = self.planned.get(job.id)

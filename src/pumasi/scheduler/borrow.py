@@ -16,12 +16,15 @@ from pumasi.state.records import Job
 
 
 def borrow_pass(board: Board, trees: list[ShareTree]) -> None:
-    """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is."""
+    """Lend what is idle, one job at a time: to the owner with the best standing, to the queue whose turn it is.
+
+    Stops when a planned start is gone, as its job borrows: home work that it held back goes before the next loan.
+    """
     for tree in trees:
         tree.begin(may_be_lent, _is_new)
     trees = [tree for tree in trees if tree.has_work]
     standing = Standing(board, [tree.owner for tree in trees])
-    while trees:
+    while trees and not board.gone:
         tree = max(trees, key=lambda tree: standing.of(tree.owner)) if len(trees) > 1 else trees[0]
         turn = tree.next()
         if turn is None:
@@ -97,7 +100,7 @@ def borrow_charges(board: Board, job: Job, pool: PoolId) -> tuple[Charge, ...] |
         rooms = [(max(0, min(room, unpromised(board, job, pool, owner, board.now_ms))), owner) for room, owner in rooms]
     charges = _shared_out(job.spec.gpus, rooms)
     if charges is None:
-        board.held_back[job.id] = None
+        board.hold_back(job, pool)
     return charges
 
 

@@ -43,7 +43,7 @@ from pumasi.state.invariants import over_lent, violations
 from pumasi.state.lending import lending_limit, refusal_now
 from pumasi.state.machines import IllegalTransition
 from pumasi.state.placement_rules import broken_rule, rules_about
-from pumasi.state.records import Job
+from pumasi.state.records import Job, PlannedStart
 
 Gpu = tuple[str, int, int]  # pool, node, GPU
 
@@ -52,11 +52,16 @@ _JUDGES = {StopCause.POWER: stopped_for_power, StopCause.PREEMPT: preempted}
 
 
 class _Seen(Struct):
-    """What the plan has said so far: GPUs reserved, reservations started, and victims by claimant."""
+    """What the plan has said so far: GPUs reserved, reservations started, and victims by claimant.
+
+    `borrower`: the first job that borrows, and `planned`: the starts that were planned then.
+    """
 
     claimed: dict[Gpu, int] = field(default_factory=dict)
     fulfilled: dict[int, None] = field(default_factory=dict)
     victims: dict[int, list[int]] = field(default_factory=dict)
+    borrower: int = 0
+    planned: dict[int, PlannedStart] = field(default_factory=dict)
 
 
 def lint(state: FleetState, plan: Plan, now_ms: int) -> list[str]:
@@ -64,11 +69,9 @@ def lint(state: FleetState, plan: Plan, now_ms: int) -> list[str]:
     copy = snapshot.load(snapshot.save(state))
     findings = list(_dated(plan, now_ms))
     seen = _Seen()
-    has_borrowed = False
     for event in plan.events:
-        if not has_borrowed and isinstance(event, AttemptPlaced) and not _is_home(event):
-            has_borrowed = True
-            findings += idle_for_waiting(copy, now_ms, may_borrow=False)
+        if isinstance(event, AttemptPlaced):
+            findings += _home_first(copy, event, seen)
         findings += _step(copy, event, seen)
         try:
             apply(copy, event)
@@ -77,7 +80,7 @@ def lint(state: FleetState, plan: Plan, now_ms: int) -> list[str]:
     findings += violations(copy)
     findings += over_lent(copy)
     findings += beyond_power(copy)
-    findings += _order(plan)
+    findings += _needed_stops(plan)
     findings += _answered(copy, plan)
     findings += idle_for_waiting(copy, now_ms, may_borrow=True)
     return findings
@@ -98,7 +101,7 @@ def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
         case AttemptPlaced():
             yield from _placed(copy, event)
             yield from placed_with_rest(copy, event)
-            yield from delays(copy, event)
+            yield from delays(copy, event, is_claimed=event.job in seen.fulfilled)
             if event.job not in seen.fulfilled:
                 yield from _charged(copy, copy.jobs[event.job], event.pool, event.charges, (), event.at_ms)
         case StartPlanned():
@@ -325,14 +328,20 @@ def _is_held(state: FleetState, gpu: Gpu) -> bool:
     return bool(state.occupancy[gpu[0]].reserved[gpu[1]] >> gpu[2] & 1)
 
 
-def _order(plan: Plan) -> Iterator[str]:
-    """Home work goes before borrowed work; whoever is stopped for a claimant sees it reserve."""
-    borrowing = 0
-    for event in plan.events:
-        if isinstance(event, AttemptPlaced):
-            if _is_home(event) and borrowing:
-                yield f"job {event.job} is placed at home after job {borrowing} borrowed"
-            borrowing = borrowing or (0 if _is_home(event) else event.job)
+def _home_first(state: FleetState, event: AttemptPlaced, seen: _Seen) -> Iterator[str]:
+    """Home work goes before borrowed work, but what a planned start held back until its job borrowed."""
+    if not _is_home(event):
+        if not seen.borrower:
+            seen.borrower, seen.planned = event.job, dict(state.planned)
+            yield from idle_for_waiting(state, event.at_ms, may_borrow=False)
+        return
+    gone = [start for job, start in seen.planned.items() if job not in state.planned and start.pool == event.pool]
+    if seen.borrower and all(state.jobs[start.job].owner != queue_owner(event.queue) for start in gone):
+        yield f"job {event.job} is placed at home after job {seen.borrower} borrowed"
+
+
+def _needed_stops(plan: Plan) -> Iterator[str]:
+    """Whoever is stopped for a claimant sees it reserve."""
     reserving = {event.job: None for event in plan.events if isinstance(event, ReservationMade)}
     for event in plan.events:
         if isinstance(event, StopOrdered) and event.claimant and event.claimant not in reserving:

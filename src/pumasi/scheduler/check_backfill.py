@@ -44,13 +44,16 @@ def _meet(one: _Promise, other: _Promise) -> bool:
     return one.start_ms < other.end_ms and other.start_ms < one.end_ms
 
 
-def delays(state: FleetState, event: AttemptPlaced) -> Iterator[str]:
-    """What a placement does to reservations, to the planned starts of its own owner and, if it borrows, of everyone."""
+def delays(state: FleetState, event: AttemptPlaced, *, is_claimed: bool) -> Iterator[str]:
+    """What a placement does to reservations, to the planned starts of its own owner and, if it borrows, of everyone.
+
+    What was claimed starts when it can, whatever a fault has left of the entitlement that planned starts count on.
+    """
     job = state.jobs[event.job]
     until_ms = event.at_ms + job.spec.time_limit_seconds * 1000
-    promises = _promises(state, job.spec.queue, event.pool)
+    promises = [each for each in _promises(state, job.spec.queue, event.pool) if each.job != job.id]
     for promise in _binding(state, job, event, promises):
-        if promise.start_ms >= until_ms:
+        if promise.start_ms >= until_ms or (is_claimed and promise.job):
             continue
         if set(_gpus(promise.spans)) & set(_gpus(event.spans)):
             yield f"job {job.id} may still hold GPUs when {promise.what} is to have them"
@@ -65,7 +68,7 @@ def _binding(state: FleetState, job: Job, event: AttemptPlaced, promises: list[_
     binding = [each for each in promises if is_loan or not each.job or each.owner == job.owner]
     mine = state.planned.get(job.id)
     if mine is None or (mine.pool, mine.spans) != (event.pool, event.spans):
-        return [each for each in binding if each.job != job.id]
+        return binding
     return [each for each in binding if not each.job or (each.start_ms, each.job) < (mine.start_ms, mine.job)]
 
 

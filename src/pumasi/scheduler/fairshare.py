@@ -103,7 +103,8 @@ class ShareNode:
                 held_back_seconds = file.demand.held_back_seconds
                 if self.held_back:
                     held_back_seconds = min(held_back_seconds, self.held_back.get(file.demand, NO_LIMIT_SECONDS))
-                if job.spec.time_limit_seconds < held_back_seconds:
+                is_own = job_id in board.planned and job_id not in board.held_back  # others wait for its own start
+                if job.spec.time_limit_seconds < held_back_seconds or is_own:
                     return job, file.demand
                 file.passed = min(file.passed, file.at)
             self._advance(file, number)
@@ -148,6 +149,7 @@ class ShareTree:
     def begin(self, may_have_room: Judge, is_worth_a_turn: Callable[[Board, Demand], bool]) -> None:
         """Start a pass over what is left. What surely finds no room has no turn, unless it `is_worth_a_turn` anyway."""
         self._may_have_room = may_have_room
+        self._board.held_back.clear()
         for demand in self.demands:
             is_worth_it = is_worth_a_turn(self._board, demand)
             demand.reopen()

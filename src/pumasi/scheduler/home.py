@@ -80,7 +80,7 @@ def _place_in(board: Board, job: Job, demand: Demand, fit: Fit) -> bool:
             demand.not_free(fit)
         return False
     if unpromised(board, job, fit.pool, job.owner, board.now_ms) < job.spec.gpus:
-        board.held_back[job.id] = None
+        board.hold_back(job, fit.pool)
         return False
     missing = job.spec.gpus - board.books(fit.pool)[job.owner].idle
     if missing > 0:

@@ -6,7 +6,9 @@ from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
 from pumasi.model.jobs import Charge
+from pumasi.scheduler.backfill import unpromised_by_moment
 from pumasi.scheduler.board import Board
+from pumasi.scheduler.outlook import end_ms
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.lending import lending_limit
 from pumasi.state.records import Attempt, Job
@@ -24,11 +26,13 @@ class Move(Struct, frozen=True):
 def bring_loans_home(board: Board, pools: Iterable[PoolId]) -> None:
     """At the start of a cycle: count what borrows as home use where its own owner can carry it now.
 
-    Only these `pools` are looked at: those where something has changed since that was last done.
+    Only these `pools` are looked at: those where something has changed since that was last done. Whoever comes home
+    gives another's entitlement back, so that its owner's loans may follow.
     """
     for pool in pools:
-        for owner in to_come_home(board.state, pool):
-            _bring_home(board, owner, pool)
+        owners = list(board.state.books[pool]) if to_come_home(board.state, pool) else []
+        while any(_bring_home(board, owner, pool) for owner in owners if board.account(owner, pool).borrowed):
+            pass
 
 
 def to_come_home(state: FleetState, pool: PoolId) -> list[OwnerId]:
@@ -48,21 +52,26 @@ def end_forbidden_loans(board: Board) -> None:
                 _end_forbidden(board, owner, pool)
 
 
-def _bring_home(board: Board, owner: OwnerId, pool: PoolId) -> None:
-    room = board.idle(owner, pool)
+def _bring_home(board: Board, owner: OwnerId, pool: PoolId) -> bool:
+    """Count loans on what their borrower has idle and what is promised on its entitlement leaves; True if any came."""
+    room, decided = board.idle(owner, pool), len(board.events)
     if room <= 0:
-        return
-    tenants = board.tenants(pool)
+        return False
+    tenants, promised = board.tenants(pool), unpromised_by_moment(board, pool, owner)
     for job in tenants.borrowing(owner):
+        until_ms = end_ms(job, job.attempts[-1])
+        most = min([room, *[gpus for at_ms, gpus in promised if at_ms < until_ms]])
         moves = []
         for charge in tenants.charges(job):
-            gpus = min(charge.gpus, room)
+            gpus = min(charge.gpus, most)
             if charge.owner != owner and gpus > 0:
                 moves.append(Move(job.id, charge.owner, owner, gpus))
-                room -= gpus
+                room, most = room - gpus, most - gpus
+                promised = [(at_ms, left - gpus if at_ms < until_ms else left) for at_ms, left in promised]
         commit(board, moves)
         if room <= 0:
-            return
+            break
+    return len(board.events) > decided
 
 
 # --- moving a loan to another lender ---------------------------------------------------------------------------------

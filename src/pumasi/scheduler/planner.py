@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pumasi.events.facts import Event
 from pumasi.model.ids import PoolId
-from pumasi.scheduler.backfill import may_plan_start, settle_planned
+from pumasi.scheduler.backfill import may_plan_start, settle_planned, start_planned
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.borrow import borrow_pass
 from pumasi.scheduler.demand import Demand
@@ -49,7 +49,7 @@ class Planner:
         self._asleep: dict[Demand, bool] = {}  # False: no job of it was refused, all had a reservation or a begin time
         self._awake: dict[Demand, None] = {}
         self._look_again_ms = NEVER_MS
-        self._unplanned: dict[PoolId, None] = {}
+        self._reopened: dict[PoolId, None] = {}
         self._renew_rules((), state.at_ms)
         self._forget()
 
@@ -76,7 +76,7 @@ class Planner:
                 break
             whole.update(dict.fromkeys(late))
         self._look_again_ms = min(self._look_again_ms, board.look_again_ms)
-        self._unplanned = board.unplanned
+        self._reopened = board.reopened
         self._remember(made)
         self._has_new_rules = False
         return board
@@ -134,10 +134,10 @@ class Planner:
             self._notice_arrivals()
         while self._begins and self._begins[0][0] <= now_ms:
             self._wake(heappop(self._begins)[2])
-        if self._stirs_seen == changes.stirs and not self._unplanned:
+        if self._stirs_seen == changes.stirs and not self._reopened:
             return []
-        stirred = list(dict.fromkeys((*changes.since(self._stirs_seen), *self._unplanned)))
-        self._stirs_seen, self._unplanned = changes.stirs, {}
+        stirred = list(dict.fromkeys((*changes.since(self._stirs_seen), *self._reopened)))
+        self._stirs_seen, self._reopened = changes.stirs, {}
         if len(stirred) > 1:
             stirred.sort(key=self._rules.pool_position.__getitem__)
         return stirred
@@ -192,16 +192,13 @@ class Planner:
         if self._has_new_rules:
             end_forbidden_loans(board)
         worth = self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole)
-        board.stirred = {}
+        board.stirred, board.gone, board.again = {}, {}, {}
         placed = None if self._rules.preempting else place_lone(board, worth)
         if placed is not None:
+            bring_loans_home(board, board.gone)
             return _Pass(placed, [])
         trees = share_trees(board, worth)
-        for tree in trees:
-            home_pass(board, tree)
-        settle_power(board)
-        borrow_pass(board, trees)
-        preempt_pass(board)
+        _take_turns(board, trees)
         return _Pass({demand: count for tree in trees for demand, count in tree.placed.items()}, trees)
 
     def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:
@@ -251,3 +248,29 @@ class Planner:
         """True if some of its jobs had no turn because they stand behind another in a queue of strict order."""
         strict = self._rules.strict
         return bool(strict) and not strict.isdisjoint(self.state.backlogs.by_need[demand.key].lines)
+
+
+def _take_turns(board: Board, trees: list[ShareTree]) -> None:
+    """Home, on loan, by preemption; and again while a planned start is gone for whose sake somebody was refused."""
+    passing = trees
+    while True:
+        while passing:
+            for tree in passing:
+                home_pass(board, tree)
+            passing = _passing_again(board, trees)
+        settle_power(board)
+        borrow_pass(board, trees)
+        board.reopened.update(board.gone)
+        if not board.gone:
+            preempt_pass(board)
+        if not board.again:
+            return
+        passing = _passing_again(board, trees)
+
+
+def _passing_again(board: Board, trees: list[ShareTree]) -> list[ShareTree]:
+    """Whose work has another pass at home, once what was planned or lent where a start is gone has come forward."""
+    gone, again, board.gone, board.again = board.gone, board.again, {}, {}
+    start_planned(board, gone)
+    bring_loans_home(board, gone)
+    return [tree for tree in trees if tree.owner in again]

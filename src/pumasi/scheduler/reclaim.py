@@ -9,25 +9,25 @@ the way that evicts fewest GPUs is taken if the cheapest is beyond that; if that
 
 from collections.abc import Iterable
 from operator import attrgetter, itemgetter
-from typing import TypeAlias
 
 from msgspec import Struct
 
 from pumasi.model.ids import JobId, OwnerId, PoolId
-from pumasi.model.jobs import Span
+from pumasi.model.jobs import Span, overlap
 from pumasi.model.reservations import AdvanceReservation
-from pumasi.scheduler.backfill import unpromised
+from pumasi.scheduler.backfill import Hold, unpromised
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import Move, commit, relief
 from pumasi.scheduler.openings import Opening, Victim, counted
 from pumasi.scheduler.placement import asking, find, merged, pick_gpus, takes_more
 from pumasi.scheduler.quotas import NO_LIMIT
+from pumasi.scheduler.reservations import start_if_carried
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.scheduler.tenants import Tenants
 from pumasi.scheduler.victims import Candidates, Kept
 from pumasi.state.freemap import FreeMap
-from pumasi.state.records import Job
+from pumasi.state.records import Job, PlannedStart
 
 
 class Option(Struct):
@@ -60,8 +60,6 @@ Found = tuple[tuple[Span, ...], list[Victim], int]  # exact spans, who must go f
 _by_cost = attrgetter("option.cost")
 _by_node = itemgetter(1)
 
-Reserved: TypeAlias = tuple[AdvanceReservation, ...]
-
 
 class Offer(Struct):
     """What a pool has to offer a demand, as it was when `changes` things had happened there; None: nothing.
@@ -85,7 +83,7 @@ class Claims:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._candidates: dict[tuple[OwnerId, PoolId, Kept], Candidates] = {}
-        self._offers: dict[tuple[Demand, Reserved], list[Offer]] = {}
+        self._offers: dict[tuple[Demand, tuple[Hold, ...]], list[Offer]] = {}
         self._waiting: dict[OwnerId, dict[PoolId, int]] = {}
 
     def claim(self, job: Job, demand: Demand) -> bool:
@@ -104,6 +102,8 @@ class Claims:
         waiting = self._waiting[demand.owner]
         for fit in demand.home_fits:
             waiting[fit.pool] -= gpus
+        if not best.victims:
+            start_if_carried(board, board.reserved[job.id])
         self._go_on(demand, offer)
         return True
 
@@ -128,11 +128,23 @@ class Claims:
         return self._board.now_ms + self._board.state.owners[owner].declared.lending.reclaim_window_seconds * 1000
 
     def _best(self, job: Job, demand: Demand, most: int) -> Offer | None:
-        """The way that costs least, with `most` GPUs evicted for it; as equals, that in the first pool."""
+        """The way that costs least, with `most` GPUs evicted for it; another if that would break a planned start of the
+        same owner.
+        """
         reserved = self._reserved(job, demand)
-        offers = self._offers.get((demand, reserved))
+        best = self._cheapest(job, demand, reserved, most)
+        if best is None or best.option is None or not self._board.has_holds(best.fit.pool):
+            return best
+        pool, spans, starts = best.fit.pool, best.option.spans, self._own_starts(job, demand)
+        if not any(start.pool == pool and overlap(start.spans, spans) for start in starts):
+            return best
+        return self._cheapest(job, demand, (*reserved, *starts), most)
+
+    def _cheapest(self, job: Job, demand: Demand, kept: tuple[Hold, ...], most: int) -> Offer | None:
+        """The way that costs least and takes nothing of what is kept; as equals, that in the first pool."""
+        offers = self._offers.get((demand, kept))
         if offers is None:
-            offers = self._offers[demand, reserved] = self._opened(demand, reserved)
+            offers = self._offers[demand, kept] = self._opened(demand, kept)
         for offer in offers:
             if offer.changes != offer.tenants.changes:
                 self._renew(job, demand, offer, most)
@@ -143,11 +155,11 @@ class Claims:
             if self._board.home_room(job, pool) >= job.spec.gpus and self._leaves_promised(job, pool):
                 return best
             options.remove(best)
-        if reserved:
+        if kept:
             self._board.held_back[job.id] = None
         return None
 
-    def _reserved(self, job: Job, demand: Demand) -> Reserved:
+    def _reserved(self, job: Job, demand: Demand) -> tuple[AdvanceReservation, ...]:
         """What is reserved for others before the job, claiming now, would be over."""
         board = self._board
         if not board.state.advance_reservations:
@@ -155,15 +167,25 @@ class Claims:
         until_ms = self._due_ms(job.owner) + job.spec.time_limit_seconds * 1000
         return tuple(made for fit in demand.home_fits for made in board.barring(job.spec.queue, until_ms, fit.pool))
 
+    def _own_starts(self, job: Job, demand: Demand) -> list[PlannedStart]:
+        """The starts of other jobs of its owner that are planned before the job, claiming now, would be over."""
+        board, until_ms = self._board, self._due_ms(job.owner) + job.spec.time_limit_seconds * 1000
+        return [
+            start
+            for fit in demand.home_fits
+            for start in board.planned_in(fit.pool)
+            if start.job != job.id and start.start_ms < until_ms and board.state.jobs[start.job].owner == job.owner
+        ]
+
     def _leaves_promised(self, job: Job, pool: PoolId) -> bool:
         if not self._board.has_holds(pool):
             return True
         is_so = unpromised(self._board, job, pool, job.owner, self._due_ms(job.owner)) >= job.spec.gpus
         if not is_so:
-            self._board.held_back[job.id] = None
+            self._board.hold_back(job, pool)
         return is_so
 
-    def _opened(self, demand: Demand, reserved: Reserved) -> list[Offer]:
+    def _opened(self, demand: Demand, kept: tuple[Hold, ...]) -> list[Offer]:
         """The pools where a demand may claim, in the order it prefers them.
 
         Within a cycle an entitlement only fills: where it does not carry the demand now, nobody need be priced.
@@ -174,7 +196,7 @@ class Claims:
                 continue
             if takes_more(board.free(fit.pool), fit.need):
                 continue  # what is promised to a claim is GPUs with their share of the rest
-            key = (owner, fit.pool, tuple(made.spans for made in reserved if made.pool == fit.pool))
+            key = (owner, fit.pool, tuple(hold.spans for hold in kept if hold.pool == fit.pool))
             if key not in self._candidates:
                 self._candidates[key] = Candidates(board, owner, fit.pool, self._due_ms(owner), kept=key[2])
             found.append(Offer(fit, board.tenants(fit.pool), self._candidates[key]))
@@ -203,7 +225,7 @@ class Claims:
         if offer.ready:
             offer.ready, offer.ahead = [], 1  # others claim here as well
         room = self._room(demand.owner, fit.pool)
-        if room < fit.need.gpus or not candidates.victims:
+        if room < fit.need.gpus or not (candidates.victims or offer.tenants.stopping):
             return
         wanted_nodes = max(fit.need.nodes, min(room, self._waiting[demand.owner][fit.pool]) // fit.need.each)
         if offer.ahead > 1 and most == NO_LIMIT:

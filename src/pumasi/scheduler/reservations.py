@@ -19,8 +19,8 @@ def settle_reservations(board: Board, pools: Container[PoolId]) -> None:
             continue
         if not _is_sound(board, reservation):
             board.release(reservation)
-        elif _is_clear(board, reservation) and board.has_power(reservation):
-            _start_or_wait(board, reservation)
+        elif _is_clear(board, reservation) and not start_if_carried(board, reservation):
+            _wait_or_ask_anew(board, reservation)
 
 
 def _is_sound(board: Board, reservation: Reservation) -> bool:
@@ -51,14 +51,20 @@ def _is_clear(board: Board, reservation: Reservation) -> bool:
     )  # fmt: skip
 
 
-def _start_or_wait(board: Board, reservation: Reservation) -> None:
-    """Its GPUs are free. It starts unless its entitlement is still in use; if nothing there ends, it must ask anew."""
+def start_if_carried(board: Board, reservation: Reservation) -> bool:
+    """Start it on its GPUs, which are free, if power and its entitlement carry it and no earlier promise needs that."""
     job = board.state.jobs[reservation.job]
     account = board.account(job.owner, reservation.pool)
     idle = account.due - account.home - account.lent
-    if idle >= job.spec.gpus and not _breaks_a_promise(board, reservation, job, idle):
-        board.start_reserved(job, reservation)
-    elif not _is_any_ending(board, reservation):
+    if idle < job.spec.gpus or not board.has_power(reservation) or _breaks_a_promise(board, reservation, job, idle):
+        return False
+    board.start_reserved(job, reservation)
+    return True
+
+
+def _wait_or_ask_anew(board: Board, reservation: Reservation) -> None:
+    """It cannot start on free GPUs: if power is not why, and nothing on its entitlement ends, its job must ask anew."""
+    if board.has_power(reservation) and not _is_any_ending(board, reservation):
         board.release(reservation)
 
 

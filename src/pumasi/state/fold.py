@@ -314,6 +314,7 @@ def _advance_reservation_began(state: FleetState, event: facts.AdvanceReservatio
     target = AdvanceReservationState.ACTIVE
     ADVANCE_RESERVATION.check(event.reservation, record.state, "AdvanceReservationBegan", target)
     record.state, record.job = target, event.job
+    state.changes.stir(record.declared.pool)  # a job now stands for what is handed over
 
 
 def _advance_reservation_ended(state: FleetState, event: facts.AdvanceReservationEnded) -> None:

@@ -207,7 +207,7 @@ class Reservation(Struct, gc=False):
     state: ReservationState = ReservationState.HELD
 
 
-class PlannedStart(Struct, gc=False):
+class PlannedStart(Struct, frozen=True, gc=False):
     """The start a waiting job is promised: these GPUs, from `start_ms` on."""
 
     job: JobId

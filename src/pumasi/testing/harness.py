@@ -38,7 +38,14 @@ def planned(state: FleetState, now_ms: int, planner: Planner | None = None) -> P
     for event in made.events:
         apply(state, event)
     assert not violations(state)
+    assert is_complete(state, made, now_ms), "a plan leaves nothing to decide at the same moment"
     return made
+
+
+def is_complete(state: FleetState, made: Plan, now_ms: int) -> bool:
+    """True if nothing is left to decide once a plan is applied, unless it stops what only this plan has placed."""
+    again, placed = plan(state, now_ms).events, {event.job for event in made.events if isinstance(event, AttemptPlaced)}
+    return not again or any(isinstance(event, StopOrdered) and event.job in placed for event in again)
 
 
 class Harness:
