@@ -168,24 +168,15 @@ class Board:
 
     def barring(self, queue: QueueId, until_ms: int, pool: PoolId) -> list[AdvanceReservation]:
         """The reservations in a pool that begin before `until_ms` and are not for jobs of the queue."""
-        return [
-            record.declared
-            for record in self.state.advance_reservations.values()
-            if record.is_barring
-            and record.declared.pool == pool
-            and record.declared.start_ms < until_ms
-            and not record.declared.admits(queue)
-        ]
+        records = self.state.advance_reservations.values()
+        barring = [record.declared for record in records if record.is_barring and record.declared.pool == pool]
+        return [made for made in barring if made.start_ms < until_ms and not made.admits(queue)]
 
     def admitting(self, queue: QueueId, pool: PoolId) -> list[AdvanceReservation]:
         """The reservations in a pool that have begun and are for jobs of the queue."""
-        return [
-            record.declared
-            for record in self.state.advance_reservations.values()
-            if record.state is AdvanceReservationState.ACTIVE
-            and record.declared.pool == pool
-            and record.declared.admits(queue)
-        ]
+        records = self.state.advance_reservations.values()
+        begun = [record.declared for record in records if record.state is AdvanceReservationState.ACTIVE]
+        return [made for made in begun if made.pool == pool and made.admits(queue)]
 
     def has_planned(self, need: DemandKey) -> bool:
         """True if one of the waiting jobs with this need has a planned start."""
