@@ -12,10 +12,12 @@ from pumasi.events.facts import (
     ReservationState,
     StopOrdered,
 )
-from pumasi.model.ids import JobId
+from pumasi.model.calendar import day_of
+from pumasi.model.fleet import PlacementRule
+from pumasi.model.ids import JobId, QueueId
 from pumasi.model.jobs import JobSpec, JobState, StopCause
 from pumasi.scheduler.eligibility import never_admissible
-from pumasi.state.backlog import shape_key
+from pumasi.state.backlog import ShapeKey, shape_key
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.placement_rules import rules_in_force
 from pumasi.state.records import Job
@@ -32,20 +34,44 @@ def request_name(command: SubmitJobs) -> str:
 
 
 Errors = list[tuple[str, FieldProblem]]  # (refusal code, where and what)
-Judgements = dict[tuple[object, ...], Errors]  # what is wrong with jobs of equal requirements, as the fleet is declared
 
 
-def submit(
-    state: FleetState, command: SubmitJobs, now_ms: int, first_job: JobId, judged: Judgements | None = None
-) -> Answer:
+class Judgements:
+    """What is wrong with jobs of equal requirements, on a fleet as it is declared: make new ones when that changes."""
+
+    def __init__(self) -> None:
+        self._day = 0
+        self._in_force: tuple[PlacementRule, ...] = ()
+        self._found: dict[tuple[QueueId, ShapeKey], Errors] = {}
+
+    def of(self, state: FleetState, spec: JobSpec, now_ms: int) -> Errors:
+        """What is wrong with such a job, by the placement rules of the day."""
+        if self._day != day_of(now_ms):
+            self._begin_day(state, now_ms)
+        key = (spec.queue, shape_key(spec))
+        found = self._found.get(key)
+        if found is None:
+            if len(self._found) >= JUDGEMENTS_MAX:
+                self._found.clear()
+            found = self._found[key] = _judge(state, spec, now_ms)
+        return found
+
+    def _begin_day(self, state: FleetState, now_ms: int) -> None:
+        in_force = rules_in_force(state, now_ms)
+        if in_force != self._in_force:
+            self._found.clear()
+        self._day, self._in_force = day_of(now_ms), in_force
+
+
+def submit(state: FleetState, command: SubmitJobs, now_ms: int, first_job: JobId, judgements: Judgements) -> Answer:
     """All jobs or none, numbered from `first_job`; a repeat of an idempotent call gets the first answer.
 
-    `judged`: earlier judgements on this fleet as it is declared; new ones are added.
+    `judgements`: earlier ones on this fleet as it is declared; new ones are added.
     """
     request = request_name(command)
     if request in state.requests:
         return _repeated(state, command, request)
-    errors = _spec_errors(state, command.specs, now_ms, {} if judged is None else judged)
+    errors = _spec_errors(state, command.specs, now_ms, judgements)
     if errors:
         return _refuse_specs(errors)
     events = tuple(
@@ -74,17 +100,11 @@ def _repeated(state: FleetState, command: SubmitJobs, request: str) -> Answer:
     return Decision((), list(known.jobs))
 
 
-def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, judged: Judgements) -> Errors:
+def _spec_errors(state: FleetState, specs: tuple[JobSpec, ...], now_ms: int, judgements: Judgements) -> Errors:
     """Everything wrong with any of the jobs; equal requirements are judged once."""
     errors: Errors = []
-    in_force = rules_in_force(state, now_ms)
     for index, spec in enumerate(specs):
-        key = (spec.queue, shape_key(spec), in_force)
-        if key not in judged:
-            if len(judged) >= JUDGEMENTS_MAX:
-                judged.clear()
-            judged[key] = _judge(state, spec, now_ms)
-        found = judged[key]
+        found = judgements.of(state, spec, now_ms)
         if spec.begin_at_ms:
             found = found + _begin_errors(spec, now_ms)
         if not found:

@@ -103,7 +103,7 @@ class ControlPlane:
         self._roll_calls = RollCalls()
         self._in_flight: list[Staged] = []  # taken to be written, and not yet known to be on disk
         self._nobody_silent_before_ms = 0
-        self._judged: job_commands.Judgements = {}
+        self._judgements = job_commands.Judgements()
         self._planning_ms: int | None = None  # the time a plan is being made for; meanwhile the state stands still
         self._unfolded: list[Event] = []  # submissions taken meanwhile
 
@@ -199,7 +199,7 @@ class ControlPlane:
         now_ms = self.now_ms()
         if type(command) is commands.SubmitJobs:
             first_job = self.state.next_job + len(self._unfolded)
-            answer = job_commands.submit(self.state, command, now_ms, first_job, self._judged)
+            answer = job_commands.submit(self.state, command, now_ms, first_job, self._judgements)
         else:
             if isinstance(command, _HEARD):
                 self._heard_ms[command.site] = now_ms
@@ -285,7 +285,7 @@ class ControlPlane:
             if ended is not None:
                 self._staged.ended.append(ended)
         if state.changes.declarations != declarations:
-            self._judged.clear()
+            self._judgements = job_commands.Judgements()
             self._nobody_silent_before_ms = 0
 
     def listen(self, site: SiteId, *, begins: bool) -> None:

@@ -136,7 +136,7 @@ async def check(call: Call) -> CheckRow:
     spec = _specs(call, (call.body,))[0]
     command = SubmitJobs(by=call.principal.id, specs=(spec,))
     now_ms = call.service.plane.now_ms()
-    answer = job_commands.submit(call.state, command, now_ms, call.state.next_job)
+    answer = job_commands.submit(call.state, command, now_ms, call.state.next_job, job_commands.Judgements())
     if isinstance(answer, Refusal) and answer.code != "never-admissible":
         raise problem_of(answer)
     verdicts = pool_verdicts(call.state, spec, now_ms)
