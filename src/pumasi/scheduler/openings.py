@@ -152,7 +152,7 @@ class Openings:
     def _opening(self, node: int, free: FreeMap) -> Opening | None:
         """The least that must go for a node that lacks GPUs; None if all that could go do not do."""
         mask = free.masks[node]
-        if free.together(mask) >= self._need.each:
+        if (free.together(mask) if free.is_shared else mask.bit_count()) >= self._need.each:
             return None if free.tight and short(free, self._need, 1 << node) else (0, node, ())
         jobs_on = self._jobs_on(node)
         if not jobs_on:

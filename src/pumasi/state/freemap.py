@@ -271,7 +271,11 @@ class FreeMap:
             return  # CPUs and memory alone
         if self.judged:
             self._changed(bits)
-        self._file(bits, self.together(old) if self.is_shared else was, self.together(new) if self.is_shared else now)
+        filed_was, filed_now = (self.together(old), self.together(new)) if self.is_shared else (was, now)
+        if filed_was:
+            self.by_free[filed_was] ^= bits
+        if filed_now:
+            self.by_free[filed_now] ^= bits
         if nodes == 1:
             self.masks[first] = new
         else:
@@ -281,13 +285,6 @@ class FreeMap:
             self._count_whole(first, nodes, -1)
         elif now == self.gpus_per_node:
             self._count_whole(first, nodes, 1)
-
-    def _file(self, nodes: int, was: int, now: int) -> None:
-        """Move nodes, a bitset, from one file to another; what has nothing free is in none."""
-        if was:
-            self.by_free[was] ^= nodes
-        if now:
-            self.by_free[now] ^= nodes
 
     def together(self, mask: int) -> int:
         """GPUs of a node that one job can have, of those in `mask`: of shards those of one GPU, or the whole node."""
