@@ -52,6 +52,22 @@ def test_home_comes_before_any_wish_to_borrow() -> None:
     assert places(fleet, 2, prefers=("r",)) == ["s", "r"], "of what is lent, where it wishes; q is more idle"
 
 
+def test_who_takes_many_cpus_or_much_memory_goes_where_gpus_come_with_them() -> None:
+    def halls() -> Harness:
+        p, q = (pool(name, {"ant": gpus}, cpus=cpus, memory_mib=mib) for name, gpus, cpus, mib in
+                (("p", 16, 64, 800), ("q", 32, 256, 3200)))  # fmt: skip
+        return harness((p, q))
+
+    def first(**fields: int) -> str:
+        fleet = halls()
+        job = fleet.submit("ant", 1, **fields)
+        fleet.tick()
+        return fleet.state.jobs[job].attempts[-1].pool
+
+    assert first(cpus_per_node=8) == first() == "p", "the fullest that has room"
+    assert first(cpus_per_node=20) == first(host_memory_mib_per_node=101) == "q"
+
+
 def test_a_policy_says_what_comes_first() -> None:
     halls = (pool("p", {"ant": 16}, site="here", model=NVL72), pool("q", {"ant": 32}, site="there"))
     assert places(harness(halls, PoolOrder.HOME, PoolOrder.POWER), 1) == ["q"], "its GPUs draw less"
