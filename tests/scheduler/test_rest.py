@@ -134,6 +134,33 @@ def test_a_claim_takes_no_node_where_its_owner_left_no_cpus() -> None:
     assert placed(harness, job)
 
 
+def test_nobody_is_stopped_for_gpus_that_come_without_their_share() -> None:
+    harness = hall(1)
+    harness.submit("ant", 1, cpus_per_node=50, time_limit_seconds=7200)
+    harness.tick()
+    for _ in range(7):
+        harness.submit("bee", 1, cpus_per_node=1)
+    harness.tick()
+    job = harness.submit("ant", 4)
+    harness.tick()
+    assert not [fact for fact in harness.plan.events if isinstance(fact, StopOrdered | ReservationMade)]
+    assert job in harness.plan.reasons
+
+
+def test_a_claim_takes_free_gpus_only_with_their_share() -> None:
+    harness = hall(3)
+    harness.submit("ant", 1, cpus_per_node=62, time_limit_seconds=7200)
+    harness.tick()
+    for gpus in (8, 4):
+        harness.submit("bee", gpus, time_limit_seconds=7200)
+    harness.tick()
+    job = harness.submit("ant", 8, gpus_per_node=4)
+    harness.tick()
+    (reserved,) = [fact for fact in harness.plan.events if isinstance(fact, ReservationMade)]
+    assert reserved.job == job
+    assert [span.first for span in reserved.spans] == [1, 2], "node 0 has 7 GPUs free, and 2 CPUs"
+
+
 def test_more_than_the_share_keeps_off_nodes_where_something_is_promised() -> None:
     harness = hall(3)
     loan = harness.submit("bee", 4, cpus_per_node=1)
@@ -172,6 +199,19 @@ def test_asking_for_more_is_no_shelter_from_more_important_work() -> None:
     harness.wait(90)
     harness.tick()
     assert placed(harness, job)
+
+
+def test_nobody_makes_room_where_somebody_takes_more_and_stays() -> None:
+    harness = hall(1, preempts=True)
+    harness.submit("ant", 1, cpus_per_node=20, priority=9)
+    harness.submit("ant", 4)
+    harness.tick()
+    harness.submit("ant", 5, priority=9)
+    harness.tick()
+    assert not [fact for fact in harness.plan.events if isinstance(fact, StopOrdered)]
+    harness.submit("ant", 3, priority=9)
+    harness.tick()
+    assert not [fact for fact in harness.plan.events if isinstance(fact, StopOrdered)], "12 CPUs are free, not 24"
 
 
 def test_the_judge_finds_out_who_gets_too_little_or_too_much() -> None:

@@ -83,8 +83,8 @@ def promised_nodes(board: Board, fit: Fit) -> list[tuple[Span, ...]]:
 
     What is promised are GPUs with their share of the rest, and what leaves them may have less than that.
     """
-    free = board.free(fit.pool)
-    if not takes_more(free, fit.need):
+    need = fit.need
+    if not (need.cpus or need.memory_mib) or not takes_more(free := board.free(fit.pool), need):
         return []
     promised = [start.spans for start in board.planned_in(fit.pool)]
     promised += [held.spans for held in board.reserved.values() if held.pool == fit.pool]

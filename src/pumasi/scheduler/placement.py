@@ -52,7 +52,8 @@ def short(free: FreeMap, need: Need, among: int) -> int:
 
 def takes_more(free: FreeMap, need: Need) -> bool:
     """True if the job takes more CPUs or memory than the share of its GPUs."""
-    return free.takes_more(Span(0, 1, (1 << need.each) - 1, need.cpus, need.memory_mib))
+    asks = need.cpus or need.memory_mib
+    return bool(asks and free.above_share(need.each, need.cpus, need.memory_mib).jobs)
 
 
 def asking(spans: tuple[Span, ...], need: Need) -> tuple[Span, ...]:
@@ -97,7 +98,7 @@ def _one_node(free: FreeMap, each: int, lacking: int) -> tuple[Span, ...] | None
         if usable:
             node = lowest(usable)
             return (Span(node, 1, pick_gpus(free.masks[node], each, free.slices_per_gpu)),)
-    node = _whole_node(_without(free, lacking & free.by_free[free.gpus_per_node]))
+    node = _whole_node(_without(free, lacking & free.by_free[free.gpus_per_node]) if lacking else free)
     return None if node < 0 else (Span(node, 1, pick_gpus(free.full_mask, each, free.slices_per_gpu)),)
 
 

@@ -138,7 +138,7 @@ class FreeMap:
         """Mark what is free of these GPUs as not free, each with its share of the rest."""
         for span in spans if self.free_gpus else ():
             bare = Span(span.first, span.nodes, span.gpu_mask)
-            if self._are_free(bare):
+            if self.free_in(bare):
                 self.take(bare)
                 continue
             for node in range(span.first, span.first + span.nodes):
@@ -161,18 +161,17 @@ class FreeMap:
 
     def free_in(self, span: Span) -> bool:
         """True if the span lies in the pool, and every GPU of it is free with what the span has beside it."""
-        if span.first < 0 or span.first + span.nodes > self.nodes or not self._are_free(span):
-            return False
-        if not (self.tight or span.cpus or span.memory_mib):
-            return True
-        nodes = ((1 << span.nodes) - 1) << span.first
-        return not self.short(nodes, span.gpu_mask.bit_count(), span.cpus, span.memory_mib)
-
-    def _are_free(self, span: Span) -> bool:
         wanted = span.gpu_mask
+        if span.first < 0 or span.first + span.nodes > self.nodes:
+            return False
         if span.nodes == 1:
-            return self.masks[span.first] & wanted == wanted
-        return all(mask & wanted == wanted for _, _, mask in self._runs(span))
+            are_free = self.masks[span.first] & wanted == wanted
+        else:
+            are_free = all(mask & wanted == wanted for _, _, mask in self._runs(span))
+        if not (are_free and (self.tight or span.cpus or span.memory_mib)):
+            return are_free
+        nodes = ((1 << span.nodes) - 1) << span.first
+        return not self.short(nodes, wanted.bit_count(), span.cpus, span.memory_mib)
 
     def _runs(self, span: Span) -> Iterator[tuple[int, int, int]]:
         """The span cut into runs of nodes with equal masks: (first, nodes, mask)."""
