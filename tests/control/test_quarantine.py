@@ -142,16 +142,23 @@ def test_a_node_on_which_something_stayed_is_no_suspect(bench: Bench, north: Spe
     assert not out(bench), "it stays"
 
 
-def test_what_the_engine_cannot_start_counts_whoever_sent_it_but_takes_out_one_node_alone(
-    bench: Bench, north: Spec
-) -> None:
-    """The job is placed on the first node again and again; from the second on it is the job's fault."""
+def test_what_an_engine_says_of_the_node_counts_each_time(bench: Bench, north: Spec) -> None:
+    """The job is placed on the first node again and again; when it fails on the second too, it is held."""
     job = started(bench, [north()])[0]
-    for number in range(1, 7):
+    for number in range(1, 5):
         assert out(bench, 0) == (number > 3)
         assert node_of(bench, job) == (number > 3)
-        ends(bench, job, outcome=Outcome.NEVER_STARTED)
+        ends(bench, job, outcome=Outcome.NODE_FAILED)
+    assert bench.plane.state.jobs[job].state is JobState.HELD
     assert not out(bench, 1)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NEVER_STARTED, Outcome.LOST, Outcome.REFUSED])
+def test_what_never_started_or_was_lost_speaks_of_no_node(bench: Bench, north: Spec, outcome: Outcome) -> None:
+    for _ in range(4):
+        for job in started(bench, [north()] * 4).values():
+            ends(bench, job, outcome=outcome)
+    assert bench.plane.state.strikes == {}
 
 
 def node_of(bench: Bench, job: JobId) -> int:
@@ -198,7 +205,7 @@ def test_an_operators_words_cannot_pass_for_quarantine_and_replace_it(bench: Ben
 
 def test_strikes_are_part_of_the_state(bench: Bench, north: Spec) -> None:
     runs(bench, north(), "kim")
-    ends(bench, started(bench, [north()])[0], outcome=Outcome.NEVER_STARTED)
+    ends(bench, started(bench, [north()])[0], outcome=Outcome.NODE_FAILED)
     state = bench.plane.state
     assert len(state.strikes[POOL, 0]) == 2
     recovered = ControlPlane(bench.clock)

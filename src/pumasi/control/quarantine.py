@@ -4,9 +4,9 @@ A node is suspect when all of this holds:
 
 - the last attempts to end on it, three or more, each of one node, failed within `fast_failure_seconds` of their start,
   and nothing that started among them has stayed;
-- the engine failed three of them, or they are the work of three users that ended by itself, or a mixture; what has
-  failed on other nodes too does not count. One user's is enough if the very script was started elsewhere since, and
-  runs.
+- its engine says of three of them that the node failed, or they are the work of three users that ended by itself, or a
+  mixture; what has failed on other nodes too does not count. One user's is enough if the very script was started
+  elsewhere since, and runs.
 
 A suspect is drained with a reason that nobody else may use, and stays so until an operator resumes it. Beyond the bound
 that the policy sets at each site it is only told of.

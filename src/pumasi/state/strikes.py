@@ -1,7 +1,8 @@
 """Fast failures by node: what it takes to tell a node that fails everything from work that fails everywhere.
 
 An attempt on a single node that fails within the policy's `fast_failure_seconds` is a strike against the node; one that
-does well there clears it of all. Gangs of several nodes strike none: nobody knows which of their nodes it was.
+does well there clears it of all. Gangs of several nodes strike none: nobody knows which of their nodes it was. Nor does
+a run that an agent could not hand to its engine, or lost: that speaks of the site.
 """
 
 from pumasi.model.jobs import Outcome
@@ -11,7 +12,7 @@ from pumasi.state.records import Attempt, Job, Strike
 STRIKES_ENOUGH = 3  # in a row; from then on the node is to be judged after each
 STRIKES_KEPT = 8  # the first and the last ones
 
-_FAILED = frozenset({Outcome.COMPLETED, Outcome.NODE_FAILED, Outcome.NEVER_STARTED, Outcome.LOST})
+_FAILED = frozenset({Outcome.COMPLETED, Outcome.NODE_FAILED})
 
 
 def count_end(state: FleetState, job: Job, attempt: Attempt) -> None:
