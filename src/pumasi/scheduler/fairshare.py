@@ -30,7 +30,6 @@ _NONE: list[Any] = []
 _NOBODY: set[Any] = set()
 _NOBODY_LATE: dict[Any, int] = {}
 _NO_CHILDREN: dict[Any, Any] = {}
-_NO_BELOW: dict[QueueId, None] = {}
 
 
 class File:
@@ -150,11 +149,12 @@ class ShareTree:
         """Start a pass over what is left. What surely finds no room has no turn, unless it `is_worth_a_turn` anyway."""
         self._may_have_room = may_have_room
         self._board.held_back.clear()
-        for demand in self.demands:
+        for demand, log in self._logs:
             is_worth_it = is_worth_a_turn(self._board, demand)
             demand.reopen()
             self.narrow(demand)
-            demand.is_refused = not demand.open_fits and not is_worth_it
+            is_done = self.placed[demand] >= log.jobs
+            demand.is_refused = is_done or not (demand.open_fits or is_worth_it)
         for refused in self._refused.values():
             refused.clear()
         self._pass_number += 1
@@ -275,13 +275,10 @@ class ShareTree:
         if queue in self._board.rules.strict:
             self._make_strict(queue, files, logs)
             return list(files.values())
-        found = []
         for demand, log in logs:
-            if queue in log.lines:
-                if demand not in files:
-                    files[demand] = File(demand, log.lines[queue])
-                found.append(files[demand])
-        return found
+            if queue in log.lines and demand not in files:
+                files[demand] = File(demand, log.lines[queue])
+        return [files[demand] for demand, _ in logs if demand in files]
 
     def _make_strict(self, queue: QueueId, files: dict[Demand, File], logs: list[Log]) -> None:
         """One file for all that waits in the queue, unless what stands first in it is not worth a try."""
@@ -311,10 +308,14 @@ class ShareTree:
 def _asking(node: ShareNode, logs: list[Log]) -> dict[QueueId, None]:
     """The queues right below a node in which or below which some of this waits, and its own if that has some itself."""
     asking: dict[QueueId, None] = {}
-    for _, log in logs if not node.is_own else ():
-        asking.update(log.below.get(node.queue, _NO_BELOW))
-    if any(node.queue in log.lines for _, log in logs):
-        asking[node.queue] = None
+    queue, has_own_work = node.queue, False
+    for _, log in logs:
+        if queue in log.lines:
+            has_own_work = True
+        if queue in log.below and not node.is_own:
+            asking.update(log.below[queue])
+    if has_own_work:
+        asking[queue] = None
     return asking
 
 
