@@ -10,13 +10,14 @@ from pumasi.adapters.fact_list import FactList
 from pumasi.cli.errors import ExitCode
 from pumasi.cli.main import run as pumasi
 from pumasi.control.plane import ControlPlane
-from pumasi.events.facts import StopOrdered
+from pumasi.events.facts import AdvanceReservationEnded, AdvanceReservationMade, AttemptPlaced, StopOrdered
 from pumasi.model.fleet import FleetPlan, LendingContract, Pool, Stage, stage_of
-from pumasi.model.jobs import StopCause
+from pumasi.model.jobs import StopCause, overlap
+from pumasi.model.reservations import ReservationPurpose
 from pumasi.plans.problems import PlanError
 from pumasi.plans.reader import load_plan
 from pumasi.state.power import powered_gpus
-from pumasi.twin.changes import AddedPool, ChangeRefused, Delay, PowerCut, add_months, with_change
+from pumasi.twin.changes import AddedPool, ChangeRefused, Delay, PowerCut, Reserve, add_months, with_change
 from pumasi.twin.commands import TwinProblem, check, rules_of, scenario_of, tasks_of, varied, with_value
 from pumasi.twin.experiment import KOREA, day_ms, day_of, prepare, read_fleet
 from pumasi.twin.kernel import Kernel
@@ -25,7 +26,8 @@ from pumasi.twin.rules import ONE_OWNER, Rules, owner_of, queue_under, with_rule
 from pumasi.twin.run import simulate
 from pumasi.twin.scenario import MEASURED, FaultRates, PowerChange
 from pumasi.twin.scenario_file import OPENB_PLAN, load_rules, load_scenario
-from pumasi.twin.world import World
+from pumasi.twin.workloads.resample import HOUR_MS
+from pumasi.twin.world import CannotSimulate, World
 
 SCENARIOS = sorted(Path("scenarios").glob("*.yaml"))
 RULES = sorted(Path("scenarios/rules").glob("*.yaml"))
@@ -93,6 +95,15 @@ class TestFiles:
             (CAMPUS + f"changes: {{a: {{{CUT}, until: 2026-06-01}}}}\n", "changes.a.until: must be after the cut"),
             (CAMPUS + "floods: {a: {queue: x, jobs: 1, gpus: 1, hours: 1, day: 9}}\n", "floods.a.day"),
             (CAMPUS.replace("synthetic: {load", "trace: {load"), "workload.trace.reader: is missing"),
+            (
+                CAMPUS + "changes: {gift: {reserve: hand_over, pool: p, nodes: 1, from: 2026-06-01, hours: 1}}\n",
+                "changes.gift.reserve: the twin reserves for maintenance",
+            ),
+            (
+                CAMPUS + "changes: {m: {reserve: maintenance, pool: p, nodes: 1, from: 2026-05-01, hours: 1}}\n",
+                "changes.m.announced: must lie between",
+            ),
+            (TRACED.replace("file:", "group_by: colour, file:"), "workload.trace.group_by: is 'colour'"),
             ("[]", "is a mapping"),
             ("", "empty"),
         ],
@@ -109,7 +120,7 @@ class TestFiles:
         assert file.changes == (PowerCut("naver-sejong", 55_000, file.start),)
         assert load_rules(written(tmp_path, rules)).owners["public"] == LendingContract()
         changes = re.findall(r"^\| `(\{.*?\})` \|", text, re.MULTILINE)
-        assert len(changes) == 3
+        assert len(changes) == 4
         listed = "\n".join(f"  change-{number}: {change}" for number, change in enumerate(changes))
         what_ifs = CAMPUS.replace("plan: campus", "plan: korea") + f"changes:\n{listed}\n"
         assert len(read_fleet(load_scenario(written(tmp_path, what_ifs)), tmp_path).pools) == len(korea().pools) + 1
@@ -260,6 +271,42 @@ class TestChanges:
         assert sum(down) == (pool.gpus - powered) * (ends_ms - begins_ms)
         assert {hour for hour, gpus in enumerate(down) if gpus} == set(range(24, 48))
 
+    def test_reserved_nodes_are_kept_for_their_time(self, tmp_path: Path):
+        """Maintenance for eight hours of the second day, and an award for all of it, beside work for a full hall."""
+        pool = campus().pools[0]
+        cooling = f"{{reserve: maintenance, pool: {pool.id}, nodes: 1, from: 2026-06-02, hours: 8}}"
+        call = f"{{reserve: award, pool: {pool.id}, nodes: 1, queue: physics/plasma, from: 2026-06-02, hours: 24}}"
+        text = CAMPUS.replace("load_percent: 20", "load_percent: 0")
+        text += "floods: {work: {queue: physics/astro, jobs: 60, gpus: 8, hours: 7, day: 0}}\n"
+        text += f"changes: {{cooling: {cooling}, call: {call}}}\n"
+        ready = prepare(load_scenario(written(tmp_path, text)), rules_of("silo", Path()), 1, tmp_path)
+        outcome = simulate(ready.plan, ready.jobs, ready.scenario)
+        facts = [each for _, each in outcome.log.read(0)]
+        made = {each.reservation.id: each.reservation for each in facts if isinstance(each, AdvanceReservationMade)}
+        over = [(each.reservation, each.at_ms) for each in facts if isinstance(each, AdvanceReservationEnded)]
+        assert over == [
+            (name, day_ms("2026-06-02") + hours * HOUR_MS) for name, hours in (("cooling", 8), ("call", 24))
+        ]
+        assert [name for name, _ in over] == list(made)
+        runs = [each for each in facts if isinstance(each, AttemptPlaced)]
+        assert any(overlap(run.spans, made["call"].spans) for run in runs), "they are used until then"
+        assert not [
+            run
+            for run in runs
+            for kept in made.values()
+            if overlap(run.spans, kept.spans)
+            and run.at_ms < kept.end_ms
+            and run.at_ms + ready.jobs[0].spec.time_limit_seconds * 1000 > kept.start_ms
+        ]
+
+    def test_a_reservation_that_is_refused_is_told(self, tmp_path: Path):
+        pool = campus().pools[0]
+        nodes = f"{{reserve: maintenance, pool: {pool.id}, nodes: {pool.nodes + 1}, from: 2026-06-02, hours: 8}}"
+        file = load_scenario(written(tmp_path, CAMPUS + f"changes: {{all: {nodes}}}\n"))
+        ready = prepare(file, rules_of("silo", Path()), 1, tmp_path)
+        with pytest.raises(CannotSimulate, match="are free for all of that time"):
+            simulate(ready.plan, ready.jobs, ready.scenario)
+
     def test_the_operator_who_finds_no_control_plane_tries_again(self, tmp_path: Path):
         cut = "changes: {cut: {cut_site: physics-hall, kilowatts: 20}}\n"
         ready = prepare(load_scenario(written(tmp_path, CAMPUS + cut)), rules_of("silo", Path()), 1, tmp_path)
@@ -282,6 +329,8 @@ class TestChanges:
         [
             Delay("atlantis", 6),
             PowerCut("atlantis", 6, "2026-01-01"),
+            Reserve("m", ReservationPurpose.MAINTENANCE, "atlantis", 1, "2026-01-01", 8, "2026-01-01"),
+            Reserve("a", ReservationPurpose.AWARD, "clinic-b200", 1, "2026-01-01", 8, "2026-01-01", "atlantis"),
             AddedPool("x", "atlantis", 8, "2027-01-01"),
             AddedPool("x", "clinic-b200", 9, "2027-01-01"),
             AddedPool("cs-rtx", "clinic-b200", 8, "2027-01-01"),

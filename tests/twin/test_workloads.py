@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pumasi.model.fleet import Stage, stage_of
 from pumasi.plans.reader import load_plan
+from pumasi.twin.scenario_file import GROUPED_BY
 from pumasi.twin.workloads import call
 from pumasi.twin.workloads.classes import INDUSTRIES, WorkClass
 from pumasi.twin.workloads.mapping import LIMIT_FLOOR_SECONDS, Placing, place
@@ -52,6 +53,15 @@ class TestReaders:
         first, second = read_swf(written(tmp_path, SWF))
         assert first == TraceJob(1_010_000, 60_000, 4, "group-7", 120_000)
         assert (second.submitted_ms, second.duration_ms, second.gpus, second.asked_ms) == (1_030_000, 6000, 16, 0)
+
+    def test_swf_by_another_column(self, tmp_path: Path):
+        trace = written(tmp_path, SWF)
+        assert {by: read_swf(trace, by)[0].group for by in GROUPED_BY} == {
+            "group": "group-7",
+            "user": "user-1",
+            "queue": "queue--1",
+            "partition": "partition-1",
+        }
 
     def test_openb_pods_with_and_without_times(self, tmp_path: Path):
         head = "name,cpu_milli,memory_mib,num_gpu,gpu_milli"

@@ -1,4 +1,4 @@
-"""What-ifs of a fleet: a site that is late, a new pool, a site that gets less power; one line each in a file."""
+"""What-ifs of a fleet: a late site, a new pool, less power at a site, reserved nodes; one line each in a file."""
 
 from datetime import date
 from typing import TypeAlias
@@ -6,7 +6,8 @@ from typing import TypeAlias
 from msgspec import Struct, structs
 
 from pumasi.model.fleet import FleetPlan, Pool, Queue, Site, Stage
-from pumasi.model.ids import PoolId, SiteId, queue_owner
+from pumasi.model.ids import PoolId, QueueId, SiteId, queue_owner
+from pumasi.model.reservations import ReservationId, ReservationPurpose
 
 
 class Delay(Struct, frozen=True):
@@ -38,7 +39,23 @@ class PowerCut(Struct, frozen=True):
     notice_seconds: int = 1800
 
 
-Change: TypeAlias = Delay | AddedPool | PowerCut
+class Reserve(Struct, frozen=True):
+    """Whole nodes of a pool are reserved for so many hours from a day on, as somebody asks on the day `announced`.
+
+    `queue`: whom an award is for; "" under maintenance.
+    """
+
+    name: ReservationId
+    purpose: ReservationPurpose
+    pool: PoolId
+    nodes: int
+    from_day: str
+    hours: int
+    announced: str
+    queue: QueueId = ""
+
+
+Change: TypeAlias = Delay | AddedPool | PowerCut | Reserve
 
 
 class ChangeRefused(Exception):
@@ -57,6 +74,11 @@ def with_change(plan: FleetPlan, change: Change, start: str) -> FleetPlan:
             return _added(plan, change)
         case PowerCut():
             _check_site(plan, change.site)
+            return plan
+        case Reserve():
+            _pool(plan, change.pool)
+            if change.queue and all(queue.id != change.queue for queue in plan.queues):
+                raise ChangeRefused(f"the plan has no queue {change.queue}")
             return plan
 
 

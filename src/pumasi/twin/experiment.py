@@ -1,22 +1,23 @@
 """From a scenario file to what one run of the twin needs, and to what it measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 from msgspec import Struct, structs
 
+from pumasi.control.commands import MakeReservation
 from pumasi.model.fleet import FleetPlan
 from pumasi.model.jobs import JobSpec
 from pumasi.plans.locate import find_plan
 from pumasi.plans.problems import suggestion
 from pumasi.plans.reader import load_plan
-from pumasi.twin.changes import PowerCut, with_change
+from pumasi.twin.changes import PowerCut, Reserve, with_change
 from pumasi.twin.jobs import TwinJob
 from pumasi.twin.report.measures import Measures, measure
 from pumasi.twin.rules import Rules, queue_under, with_rules
 from pumasi.twin.run import Progress, simulate
-from pumasi.twin.scenario import PlanChange, PowerChange, Scenario
+from pumasi.twin.scenario import PlanChange, PowerChange, ReservationChange, Scenario
 from pumasi.twin.scenario_file import CALL_PLAN, OPENB_PLAN, Flood, ScenarioFile, TraceWork
 from pumasi.twin.workloads.call import call_jobs, call_plan
 from pumasi.twin.workloads.mapping import SCRIPT, Placed, Placing, limit_seconds, place
@@ -27,11 +28,12 @@ from pumasi.twin.workloads.shapes import ShapeDistances, shape_distances
 from pumasi.twin.workloads.swf import read_swf
 from pumasi.twin.workloads.synthetic import SyntheticWork, synthetic_jobs
 from pumasi.twin.workloads.trace import TraceJob, TraceProblem
+from pumasi.twin.world import OPERATOR
 
 GROUPS_LISTED = 12
 KOREA = timezone(timedelta(hours=9))
 OPENB_NODES = "openb/openb_node_list_gpu_node.csv"
-READERS: dict[str, Callable[[Path], list[TraceJob]]] = {
+READERS: dict[str, Callable[..., list[TraceJob]]] = {
     "philly": read_philly,
     "swf": read_swf,
     "openb": read_openb_pods,
@@ -106,7 +108,7 @@ def prepare(file: ScenarioFile, rules: Rules, seed: int, traces: Path) -> Prepar
         as_of=file.as_of,
         cycle_ms=file.cycle_seconds * 1000,
         faults=file.faults,
-        changes=(*(_roll_out(file, plan) if file.roll_out else ()), *_power(file)),
+        changes=(*(_roll_out(file, plan) if file.roll_out else ()), *_power(file), *_reservations(file)),
     )
     return Prepared(plan, jobs, scenario, shapes, notes)
 
@@ -173,7 +175,8 @@ def _jobs(
 
 
 def _from_trace(file: ScenarioFile, work: TraceWork, seed: int, traces: Path) -> tuple[Placed, ShapeDistances]:
-    trace = READERS[work.reader](_trace_path(file, work.file, traces))
+    path, by = _trace_path(file, work.file, traces), (work.group_by,) if work.group_by else ()
+    trace = READERS[work.reader](path, *by)
     wanted = Resampling(
         source_from_ms=day_ms(work.source_from) + 9 * HOUR_MS,  # the trace's own midnight, read as UTC
         source_days=work.source_days,
@@ -265,3 +268,20 @@ def _power(file: ScenarioFile) -> tuple[PowerChange, ...]:
         if day
     ]
     return tuple(sorted(steps, key=lambda step: step.at_ms))
+
+
+def _reservations(file: ScenarioFile) -> Iterator[ReservationChange]:
+    """What is reserved within the scenario, each when it is announced."""
+    for change in file.changes:
+        if isinstance(change, Reserve):
+            command = MakeReservation(
+                by=OPERATOR,
+                name=change.name,
+                purpose=change.purpose,
+                pool=change.pool,
+                nodes=change.nodes,
+                queue=change.queue,
+                start_ms=day_ms(change.from_day),
+                duration_seconds=change.hours * 3600,
+            )
+            yield ReservationChange(at_ms=day_ms(change.announced), command=command)

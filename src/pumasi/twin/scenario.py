@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from pumasi.control.commands import MakeReservation
 from pumasi.model.fleet import FleetPlan
 from pumasi.model.ids import SiteId
 
@@ -65,7 +66,14 @@ class PowerChange(Struct, frozen=True, kw_only=True):
     notice_seconds: int
 
 
-ScenarioChange: TypeAlias = PlanChange | PowerChange
+class ReservationChange(Struct, frozen=True, kw_only=True):
+    """At a moment somebody reserves nodes in advance, by the command that the API gives."""
+
+    at_ms: int
+    command: MakeReservation
+
+
+ScenarioChange: TypeAlias = PlanChange | PowerChange | ReservationChange
 
 
 class Scenario(Struct, frozen=True, kw_only=True):

@@ -9,27 +9,32 @@ from msgspec import Struct
 
 from pumasi.model.fleet import BorrowOrder
 from pumasi.model.ids import is_queue_path
+from pumasi.model.reservations import ReservationPurpose
 from pumasi.plans.lending import read_lending
 from pumasi.plans.problems import PlanError, Problems, quoted, suggestion
 from pumasi.plans.section import Section
 from pumasi.plans.yaml_tree import SIZE_LIMIT_BYTES, Mapping, parse_yaml
-from pumasi.twin.changes import AddedPool, Change, Delay, PowerCut
+from pumasi.twin.changes import AddedPool, Change, Delay, PowerCut, Reserve
 from pumasi.twin.rules import Rules
 from pumasi.twin.scenario import MEASURED, FaultRates
 
 PACKAGE = Path(__file__).resolve().parent
 PLACES = (PACKAGE / "data", PACKAGE.parents[2] / "scenarios")  # installed wheel; checkout
 READERS = ("philly", "swf", "openb")
+GROUPED_BY = ("group", "user", "queue", "partition")  # the columns of the Standard Workload Format that may be groups
 YEAR_DAYS = 366
 CALL_PLAN = "first-call"  # the plan of the first public call, which is drawn anew for every seed
 OPENB_PLAN = "openb-nodes"  # the nodes of the openb trace
 
 
 class TraceWork(Struct, frozen=True, kw_only=True):
-    """Jobs drawn from a published trace. `file`: from the scenario's folder, or from the folder of traces."""
+    """Jobs drawn from a published trace. `file`: from the scenario's folder, or from the folder of traces. `group_by`:
+    one of GROUPED_BY; "" for traces that know but one kind of group.
+    """
 
     reader: str
     file: str
+    group_by: str
     source_from: str
     source_days: int
     load_percent: int
@@ -189,7 +194,9 @@ def _scenario(root: Section, folder: Path) -> ScenarioFile:
         floods=tuple(_flood(name, section, days) for name, section in root.sections("floods")),
         rules=root.words("rules") or ("as-planned",),
         faults=_faults(root),
-        changes=tuple(change for _, section in root.sections("changes") if (change := _change(section, start))),
+        changes=tuple(
+            change for what, section in root.sections("changes") if (change := _change(what, section, start))
+        ),
         roll_out=_truth(root, "roll_out"),
         folder=folder,
     )
@@ -207,6 +214,7 @@ def _trace(work: Section) -> TraceWork | None:
     trace = TraceWork(
         reader=reader,
         file=section.text("file"),
+        group_by=_group_by(section, reader),
         source_from=section.date("source_from"),
         source_days=section.integer("source_days", minimum=7, maximum=20 * YEAR_DAYS),
         load_percent=section.integer("load_percent", 100, minimum=1, maximum=1_000_000),
@@ -220,6 +228,15 @@ def _trace(work: Section) -> TraceWork | None:
         section.complain("source_days", "must be whole weeks, so that every weekday has days to draw from")
     section.finish()
     return trace
+
+
+def _group_by(section: Section, reader: str) -> str:
+    if reader != "swf":
+        return ""
+    text = section.text("group_by", GROUPED_BY[0])
+    if text not in GROUPED_BY:
+        section.complain("group_by", f"is {quoted(text)}; it must be one of {', '.join(GROUPED_BY)}")
+    return text
 
 
 def _queues(section: Section) -> dict[str, str]:
@@ -269,15 +286,17 @@ def _faults(root: Section) -> FaultRates:
     return known.get(text, FaultRates())
 
 
-_CHANGES = ("late_site", "cut_site", "new_pool")
+_CHANGES = ("late_site", "cut_site", "new_pool", "reserve")
 
 
-def _change(section: Section, start: str) -> Change | None:
+def _change(name: str, section: Section, start: str) -> Change | None:
     change: Change | None = None
     if section.has("late_site"):
         change = Delay(section.text("late_site"), section.integer("months", minimum=1, maximum=240))
     elif section.has("cut_site"):
         change = _power_cut(section, start)
+    elif section.has("reserve"):
+        change = _reserve(name, section, start)
     elif section.has("new_pool"):
         change = AddedPool(
             section.name("new_pool", "the pool's name"),
@@ -289,6 +308,28 @@ def _change(section: Section, start: str) -> Change | None:
         section.complain("", f"must have one of {', '.join(_CHANGES)}{suggestion('', _CHANGES)}")
     section.finish()
     return change
+
+
+def _reserve(name: str, section: Section, start: str) -> Reserve:
+    purpose = section.choice("reserve", ReservationPurpose)
+    if purpose is ReservationPurpose.HAND_OVER:
+        section.complain(
+            "reserve", "the twin reserves for maintenance or as an award; it has no grantee to hand over to"
+        )
+    from_day = section.date("from")
+    announced = section.date("announced") if section.has("announced") else start
+    if not start <= announced <= from_day:
+        section.complain("announced", f"must lie between the scenario's start, on {start}, and the day it begins")
+    return Reserve(
+        name,
+        purpose,
+        section.text("pool"),
+        section.integer("nodes", minimum=1),
+        from_day,
+        section.integer("hours", minimum=1, maximum=100_000),
+        announced,
+        section.text("queue") if purpose is ReservationPurpose.AWARD else "",
+    )
 
 
 def _power_cut(section: Section, start: str) -> PowerCut:

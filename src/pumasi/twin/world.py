@@ -33,7 +33,7 @@ from pumasi.state.records import Job
 from pumasi.twin.jobs import NEVER, TwinJob
 from pumasi.twin.kernel import Kernel, Rank
 from pumasi.twin.outcome import JobTable, Refused
-from pumasi.twin.scenario import PlanChange, Scenario, ScenarioChange
+from pumasi.twin.scenario import PlanChange, ReservationChange, Scenario, ScenarioChange
 from pumasi.twin.site import SimulatedSite, Work
 
 OPERATOR = "twin:operator"
@@ -91,7 +91,7 @@ class World:
         self.touch()
 
     def await_changes(self) -> None:
-        """Put the changes of the plan and of the sites' power on the calendar."""
+        """Put the changes of the plan and of the sites' power, and what is reserved, on the calendar."""
         self._changes_to_come += len(self.scenario.changes)
         for change in self.scenario.changes:
             self.kernel.at(change.at_ms, Rank.FAULT, self._change, change)
@@ -103,10 +103,19 @@ class World:
         self._changes_to_come -= 1
         if isinstance(change, PlanChange):
             self.declare(change.plan, change.as_of)
-            return
-        seconds = change.notice_seconds
-        self._order(SetPowerCap(by=OPERATOR, site=change.site, kilowatts=change.kilowatts, notice_seconds=seconds))
+        elif isinstance(change, ReservationChange):
+            self._order(change.command)
+            start_ms = change.command.start_ms
+            self._await_reservation(start_ms, start_ms + change.command.duration_seconds * 1000)
+        else:
+            seconds = change.notice_seconds
+            self._order(SetPowerCap(by=OPERATOR, site=change.site, kilowatts=change.kilowatts, notice_seconds=seconds))
         self.touch()
+
+    def _await_reservation(self, start_ms: int, end_ms: int) -> None:
+        """See to it that a cycle takes place when it begins and when it ends."""
+        for at_ms in (start_ms, end_ms):
+            self.kernel.at(max(at_ms, self.kernel.time_ms), Rank.USER, self.touch)
 
     def _enrol(self, site: SiteId) -> None:
         token = Token(digest=f"twin-{site}", kind=TokenKind.ENROL, site=site, expires_at_ms=self.kernel.time_ms + 1)
@@ -140,8 +149,7 @@ class World:
                 site = self.sites[state.pools[job.live.pool].declared.site]
                 site.adopt(RunKey(job.id, job.live.number), job.live, work)
         for reservation in state.advance_reservations.values():
-            for at_ms in (reservation.declared.start_ms, reservation.declared.end_ms):
-                self.kernel.at(max(at_ms, self.kernel.time_ms), Rank.USER, self.touch)
+            self._await_reservation(reservation.declared.start_ms, reservation.declared.end_ms)
         for site in self.sites.values():
             if site.is_reachable:
                 self.call_again(site)
