@@ -90,6 +90,8 @@ def test_job_tells_its_story(pumasi: RunCommand, server: ContractServer) -> None
     attempt = {
         "number": 1,
         "gpus": 16,
+        "cpus_per_node": 144,
+        "memory_mib_per_node": 0,
         "node_list": "ulsan-gb300-[00001-00004]",
         "charges": [{"owner": "sk", "gpus": 16}],
         "placed_at": "2027-01-31T00:01:00.000Z",
@@ -109,7 +111,7 @@ def test_job_tells_its_story(pumasi: RunCommand, server: ContractServer) -> None
     server.give("GET /v1/jobs/7", Answer(200, {**JOB, "attempts": [attempt]}))
     out = pumasi("job", "7").out
     assert "Charged to  public:8,naver:8" in out
-    assert "Attempt 1: ulsan-gb300-[00001-00004] 16 GPUs" in out
+    assert "Attempt 1: ulsan-gb300-[00001-00004] 16 GPUs, 144 CPUs\n" in out
     assert "reclaim for job 12, killed at" in out
     assert "reclaimed, exit code 143:0" in out
     assert json.loads(pumasi("job", "7", "--json").out)["id"] == 7

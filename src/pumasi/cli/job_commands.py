@@ -87,11 +87,16 @@ def _job_fields(row: Row) -> list[tuple[str, object]]:
 def _timeline(row: Row) -> Iterator[str]:
     """The attempts, oldest first, each with what happened to it and when."""
     for attempt in row.get("attempts") or ():
-        gpus = f"{attempt['gpus']} GPUs" if attempt.get("gpus") else ""
-        place = safe(" ".join(part for part in (str(attempt.get("node_list") or ""), gpus) if part))
+        place = safe(" ".join(part for part in (str(attempt.get("node_list") or ""), _held(attempt)) if part))
         yield f"Attempt {attempt.get('number')}: {place}"
         for name, at, text in _steps(attempt):
             yield f"  {format_time(at):<19}  {name:<8}  {safe(text)}".rstrip()
+
+
+def _held(attempt: Row) -> str:
+    """`2 GPUs, 20 CPUs, 64,000 MiB`, the latter two of each node; what is not counted is left out."""
+    names = (("gpus", "GPUs"), ("cpus_per_node", "CPUs"), ("memory_mib_per_node", "MiB"))
+    return ", ".join(f"{attempt[field]:,} {name}" for field, name in names if attempt.get(field))
 
 
 def _steps(attempt: Row) -> Iterator[tuple[str, str, str]]:

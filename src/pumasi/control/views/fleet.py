@@ -119,7 +119,10 @@ class PoolRow(Struct, frozen=True, kw_only=True):
 
 
 class NodeRow(Struct, frozen=True, kw_only=True):
-    """A node. `rack` and `block` count from 1 within the pool, as the node's name does. `slice`: as its pool's."""
+    """A node. `rack` and `block` count from 1 within the pool, as the node's name does. `slice`: as its pool's.
+
+    `cpus_free`, `memory_mib_free`: what comes with its free GPUs; 0 where its pool counts none.
+    """
 
     name: str
     pool: str
@@ -135,6 +138,8 @@ class NodeRow(Struct, frozen=True, kw_only=True):
     gpus_in_use: int
     gpus_free: int
     gpus_reserved: int
+    cpus_free: int
+    memory_mib_free: int
     jobs: tuple[int, ...]
 
 
@@ -302,6 +307,7 @@ def node_row(state: FleetState, pool: PoolId, node: int) -> NodeRow:
     record, occupancy = state.pools[pool], state.occupancy[pool]
     declared = record.declared
     rack = node // declared.nodes_per_rack
+    cpus_free, memory_mib_free = occupancy.free.left_on(node)
     return NodeRow(
         name=node_name(pool, node),
         pool=pool,
@@ -317,6 +323,8 @@ def node_row(state: FleetState, pool: PoolId, node: int) -> NodeRow:
         gpus_in_use=occupancy.used[node].bit_count(),
         gpus_free=occupancy.free.masks[node].bit_count(),
         gpus_reserved=occupancy.reserved[node].bit_count(),
+        cpus_free=cpus_free,
+        memory_mib_free=memory_mib_free,
         jobs=tuple(occupancy.jobs_on(node)),
     )
 

@@ -77,7 +77,10 @@ class StopRow(Struct, frozen=True):
 
 
 class AttemptRow(Struct, frozen=True, kw_only=True):
-    """One attempt to run a job."""
+    """One attempt to run a job.
+
+    `cpus_per_node`, `memory_mib_per_node`: what it has of each node beside its GPUs; 0 where its pool counts none.
+    """
 
     number: int
     state: str
@@ -87,6 +90,8 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
     node_list: str
     nodes: int
     gpus: int
+    cpus_per_node: int
+    memory_mib_per_node: int
     charges: tuple[ChargeRow, ...]
     placed_at: str
     started_at: str | None
@@ -264,6 +269,7 @@ def display_state(job: Job) -> tuple[str, str]:
 def attempt_row(state: FleetState, attempt: Attempt) -> AttemptRow:
     """One attempt."""
     over = attempt.state is AttemptState.ENDED
+    cpus, memory_mib = _beside_gpus(state, attempt)
     return AttemptRow(
         number=attempt.number,
         state=attempt.state,
@@ -273,6 +279,8 @@ def attempt_row(state: FleetState, attempt: Attempt) -> AttemptRow:
         node_list=compress(attempt.pool, attempt.spans),
         nodes=_node_count(attempt),
         gpus=attempt.gpus,
+        cpus_per_node=cpus,
+        memory_mib_per_node=memory_mib,
         charges=_charges(attempt.charges),
         placed_at=rfc3339(attempt.placed_ms),
         started_at=moment(attempt.started_ms),
@@ -283,6 +291,14 @@ def attempt_row(state: FleetState, attempt: Attempt) -> AttemptRow:
         signal=attempt.signal if over else None,
         detail=attempt.detail,
     )
+
+
+def _beside_gpus(state: FleetState, attempt: Attempt) -> tuple[int, int]:
+    """CPUs and MiB that an attempt has of each of its nodes: what it asked for, or the whole part of its share."""
+    pool, span = state.pools[attempt.pool].declared, attempt.spans[0]
+    gpus = span.gpu_mask.bit_count()
+    cpus, memory_mib = pool.cpus_per_node * gpus, pool.memory_mib_per_node * gpus
+    return span.cpus or cpus // pool.gpus_per_node, span.memory_mib or memory_mib // pool.gpus_per_node
 
 
 def _stop_row(attempt: Attempt) -> StopRow | None:
