@@ -48,7 +48,12 @@ class SimulatedSite:
     """One site. `is_cut`: no message passes. `is_down`: its agent has crashed; the engine goes on."""
 
     def __init__(
-        self, name: SiteId, kernel: Kernel, work: Callable[[JobId], Work], wake: Callable[[], None], scenario: Scenario
+        self,
+        name: SiteId,
+        kernel: Kernel,
+        work: Callable[[JobId], Work],
+        wake: Callable[["SimulatedSite"], None],
+        scenario: Scenario,
     ) -> None:
         self.name = name
         self.by = f"site:{name}"
@@ -152,7 +157,7 @@ class SimulatedSite:
     def _began(self, run: Run) -> None:
         if not run.is_gone:
             self.reports.append(RunStarted(run=run.key))
-            self._wake()
+            self._wake(self)
 
     def _stop(self, order: StopOrder) -> None:
         run = self.runs.get(order.run)
@@ -194,7 +199,7 @@ class SimulatedSite:
     def _learns(self, report: RunEnded) -> None:
         del self.runs[report.run]
         self.reports.append(report)
-        self._wake()
+        self._wake(self)
 
     def lose_nodes(self, pool: PoolId, nodes: range, reason: str) -> None:
         """Nodes fail, and every run that touches them with them."""

@@ -125,13 +125,10 @@ class World:
 
     def add_site(self, name: SiteId) -> SimulatedSite:
         """Bring a site's agent up, with its call to the control plane held open."""
-        site = SimulatedSite(name, self.kernel, self._work_of, self._wake_up(name), self.scenario)
+        site = SimulatedSite(name, self.kernel, self._work.__getitem__, self.wake, self.scenario)
         self.sites[name] = site
         self.plane.listen(name, begins=True)
         return site
-
-    def _wake_up(self, name: SiteId) -> Any:
-        return lambda: self.wake(self.sites[name])
 
     def take_over(self, runtime_ms: Callable[[Job], int]) -> None:
         """Give the world the sites and the work of a control plane that is in the midst of things.
@@ -237,9 +234,6 @@ class World:
         elif number in self.plane.state.jobs:
             self.plane.execute(ReleaseJob(by=USER, job=number))  # refused if it is not held any more
             self.touch()
-
-    def _work_of(self, number: JobId) -> Work:
-        return self._work[number]
 
     @property
     def is_done(self) -> bool:
