@@ -9,7 +9,7 @@ from pumasi.model.jobs import Charge
 from pumasi.scheduler.backfill import unpromised_by_moment
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.outlook import end_ms
-from pumasi.state.fleet_state import FleetState
+from pumasi.state.accounts import Accounts
 from pumasi.state.lending import lending_limit
 from pumasi.state.records import Attempt, Job
 
@@ -30,15 +30,14 @@ def bring_loans_home(board: Board, pools: Iterable[PoolId]) -> None:
     gives another's entitlement back, so that its owner's loans may follow.
     """
     for pool in pools:
-        owners = list(board.state.books[pool]) if to_come_home(board.state, pool) else []
-        while any(_bring_home(board, owner, pool) for owner in owners if board.account(owner, pool).borrowed):
+        may_any = board.state.guests[pool] and may_come_home(board.state.books[pool])
+        while may_any and any(_bring_home(board, owner, pool) for owner in may_come_home(board.books(pool))):
             pass
 
 
-def to_come_home(state: FleetState, pool: PoolId) -> list[OwnerId]:
+def may_come_home(accounts: Accounts) -> list[OwnerId]:
     """The owners with jobs that borrow in a pool although they have GPUs of their own idle there."""
-    accounts = state.books[pool].items() if state.guests[pool] else ()
-    return [owner for owner, account in accounts if account.borrowed and account.idle > 0]
+    return [owner for owner, account in accounts.items() if account.borrowed and account.idle > 0]
 
 
 def end_forbidden_loans(board: Board) -> None:

@@ -18,7 +18,7 @@ from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.explain import WhyWaiting
 from pumasi.scheduler.fairshare import ShareTree, share_trees
 from pumasi.scheduler.home import home_pass
-from pumasi.scheduler.loans import bring_loans_home, end_forbidden_loans, to_come_home
+from pumasi.scheduler.loans import bring_loans_home, end_forbidden_loans, may_come_home
 from pumasi.scheduler.lone import place_lone
 from pumasi.scheduler.outlook import NEVER_MS, Outlooks
 from pumasi.scheduler.power import settle_power
@@ -178,7 +178,9 @@ class Planner:
             return False
         if self._has_new_rules and any(state.guests[pool] for pool in stirred):
             return False
-        return not any(self._by_pool[pool] or to_come_home(state, pool) for pool in stirred)
+        return not any(
+            self._by_pool[pool] or (state.guests[pool] and may_come_home(state.books[pool])) for pool in stirred
+        )
 
     # --- one cycle ---------------------------------------------------------------------------------------------------
 
