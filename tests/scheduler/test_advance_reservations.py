@@ -74,6 +74,35 @@ def test_in_an_award_the_queue_runs_and_the_others_do_not() -> None:
     assert fleet.plan.reasons[loan].first.code == "entitlement_used" or loan in fleet.plan.reasons
 
 
+def test_an_award_may_be_over_nodes_where_jobs_of_its_queue_run() -> None:
+    fleet = harness()
+    own, other = fleet.submit("ant/x", 16, time_limit_seconds=9999), fleet.submit("ant/y", 16, time_limit_seconds=9999)
+    nodes = placed(fleet)
+    mine, others = ((nodes[job][0], nodes[job][0] + 1) for job in (own, other))
+    assert reserve(fleet, AWARD, 0, "ant/y", node_indices=mine) == "p-00001 may be in use in that time, or is promised"
+    assert reserve(fleet, HAND_OVER, 0, "ant/x", node_indices=mine).endswith("or is promised")
+    assert reserve(fleet, AWARD, 0, "ant/x", node_indices=(*mine, others[0])).endswith("or is promised")
+    assert reserve(fleet, AWARD, 2, "ant/x") == "", "its owner has nothing idle, and the award needs nothing"
+    (award,) = fleet.state.advance_reservations.values()
+    assert [span.first for span in award.declared.spans] == [mine[0]]
+    fleet.end(own)
+    fleet.wait(1000)
+    fleet.submit("ant/y", 8, time_limit_seconds=60)
+    again = fleet.submit("ant/x", 8, time_limit_seconds=60)
+    assert list(placed(fleet)) == [again]
+
+
+def test_a_hand_over_ends_at_once_when_its_job_is_cancelled() -> None:
+    fleet = harness()
+    assert reserve(fleet, HAND_OVER, 2, "ant/x", start=0) == ""
+    fleet.tick()
+    (job,) = fleet.state.handed_over()
+    fleet.cancel(job)
+    waiting = fleet.submit("ant/y", 32)
+    assert list(placed(fleet)) == [waiting]
+    assert not fleet.state.advance_reservations and job not in fleet.state.jobs
+
+
 def test_handed_over_gpus_are_counted_and_come_back() -> None:
     fleet = harness()
     assert reserve(fleet, HAND_OVER, 2, "ant/x") == ""

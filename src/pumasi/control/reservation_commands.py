@@ -24,6 +24,7 @@ def make(state: FleetState, command: MakeReservation, now_ms: int) -> Answer:
         start_ms=start_ms,
         end_ms=start_ms + command.duration_seconds * 1000,
         owner=queue_owner(command.queue),
+        queue=command.queue if command.purpose is ReservationPurpose.AWARD else "",
         ignores_running=command.ignore_running,
     )
     spans = _nodes_for(state, command, window)

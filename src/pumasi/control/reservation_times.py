@@ -15,7 +15,7 @@ from pumasi.events.facts import (
     NodeChanged,
     NodeState,
 )
-from pumasi.model.jobs import OUTCOME_OF_STOP, PRIORITY_MAX, Charge, JobSpec, JobState, Outcome
+from pumasi.model.jobs import OUTCOME_OF_STOP, PRIORITY_MAX, Charge, JobSpec, JobState, Outcome, StopCause
 from pumasi.model.reservations import AdvanceReservation, ReservationPurpose
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import AdvanceRecord
@@ -92,8 +92,9 @@ def _hand_over(state: FleetState, declared: AdvanceReservation, now_ms: int, by:
 
 
 def _is_stopped(state: FleetState, record: AdvanceRecord, now_ms: int) -> bool:
+    """True once its notice is over; who cancels the job gives the servers back and needs none."""
     stop = state.jobs[record.job].attempts[-1].stop if record.job in state.jobs else None
-    return stop is not None and now_ms >= stop.kill_at_ms
+    return stop is not None and (stop.cause is StopCause.CANCEL or now_ms >= stop.kill_at_ms)
 
 
 def end(state: FleetState, record: AdvanceRecord, now_ms: int, by: str) -> Iterator[Event]:

@@ -36,6 +36,11 @@ def queue_owner(queue: QueueId) -> OwnerId:
     return queue.split("/", 1)[0]
 
 
+def is_within(queue: QueueId, above: QueueId) -> bool:
+    """True if a queue is another one, or below it."""
+    return queue == above or queue.startswith(f"{above}/")
+
+
 def queue_parent(queue: QueueId) -> QueueId | None:
     """The queue one level up, or None at the owner's root queue."""
     head, separator, _ = queue.rpartition("/")

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from pumasi.model.ids import OwnerId, PoolId, QueueId, queue_owner
+from pumasi.model.ids import OwnerId, PoolId, QueueId, is_within, queue_owner
 from pumasi.model.jobs import Span, span_gpus
 
 ReservationId = str
@@ -46,5 +46,4 @@ class AdvanceReservation(Struct, frozen=True, kw_only=True):
 
     def admits(self, queue: QueueId) -> bool:
         """True if jobs of a queue may run on its GPUs: those of the queue it is awarded to, and of queues below it."""
-        is_within = queue == self.queue or queue.startswith(f"{self.queue}/")
-        return self.purpose is ReservationPurpose.AWARD and is_within
+        return self.purpose is ReservationPurpose.AWARD and is_within(queue, self.queue)

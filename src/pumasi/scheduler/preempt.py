@@ -13,7 +13,7 @@ from heapq import merge
 from msgspec import Struct
 
 from pumasi.events.facts import NodeState
-from pumasi.model.ids import PoolId, QueueId
+from pumasi.model.ids import PoolId, QueueId, is_within
 from pumasi.model.jobs import Span, StopCause
 from pumasi.scheduler.backfill import leaves_holds
 from pumasi.scheduler.board import Board
@@ -118,8 +118,7 @@ def _candidates(board: Board, scope: QueueId, job: Job, pool: PoolId) -> list[Jo
         other = board.state.jobs[other_id]
         queue = other.spec.queue
         lesser = other.spec.priority < job.spec.priority and other_id not in stopping and _is_home(board, other)
-        within = queue == scope or queue.startswith(f"{scope}/")
-        if lesser and within and other.preemptions < limit and _anchor(board, queue, pool) == anchor:
+        if lesser and is_within(queue, scope) and other.preemptions < limit and _anchor(board, queue, pool) == anchor:
             found.append(other)
     return sorted(found, key=lambda other: (other.spec.priority, lost_gpu_milliseconds(board, other), other.id))
 
