@@ -70,6 +70,7 @@ bench-quality: $(VENV)/.dev ## what is allocated of what could be, against a lin
 	@$(BIN)/python -m bench.quality
 	@$(BIN)/python -m bench.openb
 	@$(BIN)/python -m bench.estimate
+	@$(BIN)/python -m bench.quarantine
 
 $(VENV)-accasim/.made: $(VENV)/.dev
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)-accasim

@@ -1,4 +1,4 @@
-"""Taking out of work a node that fails whatever starts on it, and holding a job that takes nodes down (ADR 0021).
+"""Taking out of work a node that fails whatever starts on it, and holding a job that takes nodes down (ADR 0022).
 
 A node is suspect when all of this holds:
 
