@@ -1,5 +1,7 @@
 """CPUs and memory over the API: what a job has of its node, what the node has left, and who is refused."""
 
+import msgspec
+
 from tests.api.kit import Api, assert_problem, job_body, small_plan, small_pool
 
 
@@ -26,3 +28,23 @@ def test_what_no_node_has_is_refused_with_the_numbers() -> None:
         answer = api.call("POST", "/v1/jobs", json=body)
         assert_problem(answer, 422, "never-admissible")
         assert "its nodes have 100 CPUs, the job asks for 101" in answer.text
+
+
+def test_nodes_do_not_come_to_have_less_than_jobs_may_hold() -> None:
+    counted = small_pool("south", cpus_per_node=100)
+    plan = small_plan(pools=(small_pool("north"), counted))
+    with Api(plan) as api:
+        fewer = msgspec.json.decode(msgspec.json.encode(plan))
+        fewer["pools"][1]["cpus_per_node"] = 60
+        job = api.submit("", "south/lab", gpus=1, pools=["south-b200"], cpus_per_node=70)
+        api.cycle()
+        refused = api.call("PUT", "/v1/fleet/plan?as_of=2026-11-25", json=fewer)
+        assert_problem(refused, 409, "plan-contradicts-state")
+        assert refused.json()["errors"] == [
+            {
+                "path": "pools.south-b200.cpus_per_node",
+                "problem": f"it is 100 and cannot become 60 while jobs hold what they asked for: {job} is one",
+            }
+        ]
+        fewer["pools"][1]["cpus_per_node"] = -1
+        assert_problem(api.call("PUT", "/v1/fleet/plan?as_of=2026-11-25", json=fewer), 422, "plan-invalid")

@@ -109,6 +109,8 @@ def _pool_problems(plan: FleetPlan, pool: Pool) -> Iterator[FieldProblem]:
     sizes = (pool.nodes, pool.gpus_per_node, pool.nodes_per_rack, pool.racks_per_block)
     if not all(1 <= size <= NODES_LIMIT for size in sizes):
         yield FieldProblem(path, f"nodes, GPUs per node, racks and blocks are 1 to {NODES_LIMIT}")
+    if min(pool.cpus_per_node, pool.memory_mib_per_node) < 0:
+        yield FieldProblem(path, "CPUs and memory of a node are 0 or more; 0: they are not counted")
     if not all(0 <= gpus <= GPUS_LIMIT for gpus in pool.entitlements.values()):
         yield FieldProblem(f"{path}.entitlements", "an entitlement is 0 GPUs or more")
     elif sum(pool.entitlements.values()) != pool.gpus:

@@ -9,6 +9,7 @@ from pumasi.events import facts
 from pumasi.events.facts import Event
 from pumasi.model.fleet import MAX_GPUS_PER_NODE, FleetPlan, Pool, Stage, stage_of
 from pumasi.model.ids import OwnerId, PoolId
+from pumasi.model.jobs import Span
 from pumasi.state.fleet_state import FleetState
 
 
@@ -109,6 +110,7 @@ def _pool_contradictions(state: FleetState, pool: Pool, stage: Stage) -> Iterato
             yield FieldProblem(f"{path}.{name}", f"it is {was} and cannot become {wanted}")
     if pool.nodes < now.nodes:
         yield FieldProblem(f"{path}.nodes", f"the pool has {now.nodes} nodes and cannot shrink to {pool.nodes}")
+    yield from _less_beside_gpus(state, pool)
     in_service = state.pools[pool.id].stage is Stage.IN_SERVICE
     if in_service and stage is not Stage.IN_SERVICE and state.active[pool.id]:
         jobs = len(state.active[pool.id])
@@ -120,6 +122,20 @@ def _pool_contradictions(state: FleetState, pool: Pool, stage: Stage) -> Iterato
     for owner, gpus in _reserved_gpus(state, pool.id).items():
         if gpus > pool.entitlements.get(owner, 0):
             yield FieldProblem(f"{path}.entitlements.{owner}", f"{gpus} GPUs of it are reserved in advance")
+
+
+def _less_beside_gpus(state: FleetState, pool: Pool) -> Iterator[FieldProblem]:
+    """Nodes do not come to have less than jobs that asked for CPUs or memory may hold of them."""
+    asking = [job for job in state.active[pool.id] if any(map(_asks, state.jobs[job].attempts[-1].spans))]
+    for name in ("cpus_per_node", "memory_mib_per_node") if asking else ():
+        was, wanted = getattr(state.pools[pool.id].declared, name), getattr(pool, name)
+        if wanted and (wanted < was or not was):
+            detail = f"it is {was} and cannot become {wanted} while jobs hold what they asked for: {asking[0]} is one"
+            yield FieldProblem(f"pools.{pool.id}.{name}", detail)
+
+
+def _asks(span: Span) -> bool:
+    return bool(span.cpus or span.memory_mib)
 
 
 def _reserved_gpus(state: FleetState, pool: PoolId) -> dict[OwnerId, int]:
