@@ -73,10 +73,10 @@ class Tenants:
     def borrowing(self, owner: OwnerId) -> Iterator[Job]:
         """The running jobs of an owner that borrow, or did when the cycle began, in order of their numbers."""
         jobs = self._state.jobs
-        guests = self._state.guests[self._pool] if self._known is None else self.borrowers()
-        for number in sorted([number for number in guests if queue_owner(jobs[number].spec.queue) == owner]):
-            if jobs[number].attempts[-1].state is not AttemptState.STOPPING:
-                yield jobs[number]
+        for number in sorted(self._state.guests[self._pool]) if self._known is None else self.borrowers():
+            job = jobs[number]
+            if queue_owner(job.spec.queue) == owner and job.attempts[-1].state is not AttemptState.STOPPING:
+                yield job
 
     def borrowers_of(self, lender: OwnerId) -> list[OwnerId]:
         """The owners whose running jobs borrow from a lender."""
