@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 
 from pumasi.control.commands import MakeReservation
 from pumasi.events.facts import AttemptPlaced, Event
-from pumasi.model.fleet import Policy, Queue
+from pumasi.model.fleet import CalendarWindow, Policy, Queue
+from pumasi.model.jobs import JobSpec
 from pumasi.model.reservations import ReservationPurpose
+from pumasi.scheduler import rules
+from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.planner import Planner
+from pumasi.state.backlog import DemandKey
+from pumasi.state.fleet_state import FleetState
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 from tests.scheduler.test_lone import story
@@ -36,6 +41,25 @@ def test_memory_changes_no_decision(seed: int, gap_minutes: int, monkeypatch: py
     monkeypatch.setattr(Planner, "next_events", compared)
     story(seed, gap_minutes)
     assert cycles > 100
+
+
+def test_a_planner_judges_each_need_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where lending windows, or rules with dates, say what holds when it begins."""
+    judged: list[DemandKey] = []
+
+    def counted(state: FleetState, key: DemandKey, spec: JobSpec, now_ms: int) -> Demand:
+        judged.append(key)
+        return Demand(state, key, spec, now_ms)
+
+    window = CalendarWindow(days=(0,), from_minute=0, to_minute=60)
+    harness = Harness(fleet_facts([owner("a", 100, windows=(window,))], [pool("p", {"a": 8})], [Queue(id="a")]))
+    for gpus in (1, 2, 4):
+        harness.submit("a", gpus)
+    monkeypatch.setattr(rules, "Demand", counted)
+    planner = Planner(harness.state)
+    planner.decide(harness.now_ms)
+    planner.decide(harness.now_ms)
+    assert len(judged) == len(set(judged)) == 3
 
 
 def test_a_need_that_nobody_was_refused_wakes_when_a_job_arrives() -> None:

@@ -48,10 +48,9 @@ class Planner:
         self._outlooks = Outlooks(state)
         self._asleep: dict[Demand, bool] = {}  # False: no job of it was refused, all had a reservation or a begin time
         self._awake: dict[Demand, None] = {}
-        self._look_again_ms = NEVER_MS
+        self._look_again_ms = 0  # it knows nothing until it first decides
         self._reopened: dict[PoolId, None] = {}
-        self._renew_rules((), state.at_ms)
-        self._forget()
+        self._renew_rules(state.at_ms)
 
     def decide(self, now_ms: int) -> Board:
         """Decide one cycle; the board holds what was decided. The state is not changed."""
@@ -98,10 +97,10 @@ class Planner:
 
     # --- what changed ------------------------------------------------------------------------------------------------
 
-    def _renew_rules(self, in_force: tuple[bool, ...], now_ms: int) -> None:
+    def _renew_rules(self, now_ms: int) -> None:
         self._rules = Rules(self.state, now_ms)
         self._has_new_rules = True
-        self._in_force = in_force
+        self._in_force = self._rules.in_force(now_ms)
 
     def _forget(self) -> None:
         """Know nothing of what found no room: everything that waits is worth a look."""
@@ -120,13 +119,12 @@ class Planner:
     def _notice(self, now_ms: int) -> list[PoolId]:
         """Wake who has reason to; returns the pools in which something changed since the last cycle."""
         changes, rules = self.state.changes, self._rules
-        in_force = rules.in_force(now_ms)
         if (
             rules.declarations != changes.declarations
-            or in_force != self._in_force
+            or rules.in_force(now_ms) != self._in_force
             or rules.demands_known > DEMANDS_KNOWN_MAX
         ):
-            self._renew_rules(in_force, now_ms)
+            self._renew_rules(now_ms)
             self._forget()
         elif now_ms >= self._look_again_ms or self._arrived < self.state.backlogs.forgotten:
             self._forget()
