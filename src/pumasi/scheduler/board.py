@@ -459,9 +459,10 @@ class Board:
         del self._planned_in[start.pool][start.job]
         self._planned_needs.discard(self.state.backlogs.key_of(start.job))
         self.stirred[start.pool] = None
-        self.gone[start.pool] = self.again[self.state.jobs[start.job].owner] = None
+        self.again[self.state.jobs[start.job].owner] = None
         event = self._planned_now.pop(start.job, None)
         if event is None or start.pool in self._holding:
+            self.gone[start.pool] = None
             return False
         self.events.remove(event)
         return True

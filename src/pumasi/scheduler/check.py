@@ -52,13 +52,13 @@ _JUDGES = {StopCause.POWER: stopped_for_power, StopCause.PREEMPT: preempted}
 
 
 class _Seen(Struct):
-    """What the plan has said so far: GPUs reserved, reservations started, and victims by claimant.
+    """What the plan has said so far: GPUs reserved, when reservations started were due, and victims by claimant.
 
     `borrower`: the first job that borrows, and `planned`: the starts that were planned then.
     """
 
     claimed: dict[Gpu, int] = field(default_factory=dict)
-    fulfilled: dict[int, None] = field(default_factory=dict)
+    fulfilled: dict[int, int] = field(default_factory=dict)
     victims: dict[int, list[int]] = field(default_factory=dict)
     borrower: int = 0
     planned: dict[int, PlannedStart] = field(default_factory=dict)
@@ -96,12 +96,12 @@ def _step(copy: FleetState, event: Event, seen: _Seen) -> Iterator[str]:
     """What is wrong with one fact, given the state after those before it."""
     match event:
         case ReservationEnded(state=ReservationState.FULFILLED):
-            seen.fulfilled[event.job] = None
+            seen.fulfilled[event.job] = copy.reservations[event.job].due_ms
             yield from _fulfilled(copy, event)
         case AttemptPlaced():
             yield from _placed(copy, event)
             yield from placed_with_rest(copy, event)
-            yield from delays(copy, event, is_claimed=event.job in seen.fulfilled)
+            yield from delays(copy, event, seen.fulfilled.get(event.job))
             if event.job not in seen.fulfilled:
                 yield from _charged(copy, copy.jobs[event.job], event.pool, event.charges, (), event.at_ms)
         case StartPlanned():

@@ -44,16 +44,18 @@ def _meet(one: _Promise, other: _Promise) -> bool:
     return one.start_ms < other.end_ms and other.start_ms < one.end_ms
 
 
-def delays(state: FleetState, event: AttemptPlaced, *, is_claimed: bool) -> Iterator[str]:
+def delays(state: FleetState, event: AttemptPlaced, claimed_due_ms: int | None) -> Iterator[str]:
     """What a placement does to reservations, to the planned starts of its own owner and, if it borrows, of everyone.
 
-    What was claimed starts when it can, whatever a fault has left of the entitlement that planned starts count on.
+    What was claimed starts when it can, whatever a fault has left of the entitlement that planned starts count on, and
+    although it is late, where that takes it into the time of a reservation. `claimed_due_ms`: when it was due.
     """
     job = state.jobs[event.job]
-    until_ms = event.at_ms + job.spec.time_limit_seconds * 1000
+    from_ms = event.at_ms if claimed_due_ms is None else min(event.at_ms, claimed_due_ms)
+    until_ms = from_ms + job.spec.time_limit_seconds * 1000
     promises = [each for each in _promises(state, job.spec.queue, event.pool) if each.job != job.id]
     for promise in _binding(state, job, event, promises):
-        if promise.start_ms >= until_ms or (is_claimed and promise.job):
+        if promise.start_ms >= until_ms or (claimed_due_ms is not None and promise.job):
             continue
         if set(_gpus(promise.spans)) & set(_gpus(event.spans)):
             yield f"job {job.id} may still hold GPUs when {promise.what} is to have them"

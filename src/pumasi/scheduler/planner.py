@@ -251,20 +251,26 @@ class Planner:
 
 
 def _take_turns(board: Board, trees: list[ShareTree]) -> None:
-    """Home, on loan, by preemption; and again while a planned start is gone for whose sake somebody was refused."""
-    passing = trees
+    """Home, on loan, by preemption; and again while a planned start is gone for whose sake somebody was refused.
+
+    Where it held nobody back, only another start may be planned in its place.
+    """
+    passing, has_room = trees, True
     while True:
         while passing:
             for tree in passing:
                 home_pass(board, tree)
+            has_room = has_room or bool(board.gone)
             passing = _passing_again(board, trees)
-        settle_power(board)
-        borrow_pass(board, trees)
-        board.reopened.update(board.gone)
-        if not board.gone:
-            preempt_pass(board)
+        if has_room:
+            settle_power(board)
+            borrow_pass(board, trees)
+            board.reopened.update(board.gone)
+            if not board.gone:
+                preempt_pass(board)
         if not board.again:
             return
+        has_room = bool(board.gone)
         passing = _passing_again(board, trees)
 
 
