@@ -20,6 +20,8 @@ NEVER_MS = 1 << 62
 _FIRST_SLOTS = 64
 
 Moments = NDArray[np.int64]
+Run = tuple[int, tuple[Span, ...]]  # where a run stands in the arrays of an outlook, and on what GPUs
+_NO_RUN: Run = (-1, ())
 
 
 class Outlook:
@@ -27,17 +29,22 @@ class Outlook:
 
     def __init__(self, nodes: int, gpus_per_node: int) -> None:
         self.gpu_ends_ms: Moments = np.zeros((nodes, gpus_per_node), np.int64)
-        self._runs: dict[JobId, tuple[int, tuple[Span, ...]]] = {}  # where a run stands in the arrays below
+        self._before: Outlook | None = None
+        self._runs: dict[JobId, Run] = {}
         self._vacant = list(range(_FIRST_SLOTS))
         self._ends_ms: Moments = np.zeros(_FIRST_SLOTS, np.int64)
         self._charged: dict[OwnerId, Moments] = {}  # GPUs each run returns to an owner's entitlement
 
     def branch(self) -> "Outlook":
-        """A copy that can be changed without changing this one."""
+        """A copy that can be changed without changing this one, which must stay as it is as long as the copy is used.
+
+        Where the runs stand is not copied, only what changes: to touch thousands of them takes longer than all else.
+        """
         twin = Outlook.__new__(Outlook)
         twin.gpu_ends_ms = self.gpu_ends_ms.copy()
-        twin._runs = self._runs.copy()
-        twin._vacant = self._vacant.copy()
+        twin._before = self
+        twin._runs = {}
+        twin._vacant = self._vacant[-_FIRST_SLOTS:]
         twin._ends_ms = self._ends_ms.copy()
         twin._charged = {owner: gpus.copy() for owner, gpus in self._charged.items()}
         return twin
@@ -79,13 +86,26 @@ class Outlook:
 
     def leave(self, job: JobId) -> None:
         """Forget a run, if it is known."""
-        slot, spans = self._runs.pop(job, (-1, ()))
+        slot, spans = self._run(job)
         if slot < 0:
             return
+        if self._before is None:
+            del self._runs[job]
+        else:
+            self._runs[job] = _NO_RUN
         for gpus in self._charged.values():
             gpus[slot] = 0
         self._vacant.append(slot)
         self._mark(spans, 0)
+
+    def _run(self, job: JobId) -> Run:
+        run = self._runs.get(job)
+        if run is None:
+            return _NO_RUN if self._before is None else self._before._run(job)
+        return run
+
+    def _all_runs(self) -> dict[JobId, Run]:
+        return self._runs if self._before is None else {**self._before._all_runs(), **self._runs}
 
     def close(self, spans: tuple[Span, ...]) -> None:
         """These GPUs never come free."""
@@ -93,7 +113,7 @@ class Outlook:
 
     def keep_rest(self, like: FreeMap) -> None:
         """Nodes where a run takes more than the share of its GPUs come free when it ends; its CPUs do no sooner."""
-        for slot, spans in self._runs.values():
+        for slot, spans in self._all_runs().values():
             for span in spans:
                 if like.takes_more(span):
                     nodes = self.gpu_ends_ms[span.first : span.first + span.nodes]
