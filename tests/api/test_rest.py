@@ -30,6 +30,15 @@ def test_what_no_node_has_is_refused_with_the_numbers() -> None:
         assert "its nodes have 100 CPUs, the job asks for 101" in answer.text
 
 
+def test_a_job_may_ask_for_all_the_memory_of_the_largest_nodes() -> None:
+    with Api(small_plan(pools=(small_pool("north"), small_pool("south", memory_mib_per_node=4 << 20)))) as api:
+        job = api.submit("", "south/lab", gpus=2, pools=["south-b200"], host_memory_mib_per_node=4 << 20)
+        api.cycle()
+        assert api.get(f"/v1/jobs/{job}")["attempts"][0]["memory_mib_per_node"] == 4 << 20
+        body = job_body("south/lab", host_memory_mib_per_node=10_000_001)
+        assert_problem(api.call("POST", "/v1/jobs", json=body), 422, "body-invalid")
+
+
 def test_nodes_do_not_come_to_have_less_than_jobs_may_hold() -> None:
     counted = small_pool("south", cpus_per_node=100)
     plan = small_plan(pools=(small_pool("north"), counted))

@@ -62,6 +62,14 @@ def test_more_than_a_gpu_has_is_for_whole_gpus() -> None:
     assert never_admissible(fleet.state, spec("ant", 7, slice=SHARD, memory_gib_per_gpu=HGX.memory_gib), START_MS) == []
 
 
+def test_more_than_a_gpu_has_waits_for_good_even_where_whole_nodes_are_free() -> None:
+    fleet = lab()
+    job = fleet.submit("ant", 8, slice=SHARD)
+    fleet.tick()
+    assert fleet.state.jobs[job].state is JobState.WAITING
+    assert fleet.plan.reasons[job].first.code is ReasonCode.SLICE
+
+
 def test_a_claim_takes_back_shards_of_one_gpu() -> None:
     """bee fills the node with jobs of two GPUs' worth in threes and fours; ant's seven need one GPU to themselves."""
     fleet = lab()

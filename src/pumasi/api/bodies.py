@@ -54,6 +54,7 @@ Signal: TypeAlias = Annotated[str, Meta(pattern=_SIGNAL)]
 
 Gpus: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
+Mebibytes: TypeAlias = Annotated[int, Meta(ge=0, le=10_000_000)]
 Seconds: TypeAlias = Annotated[int, Meta(ge=0, le=366 * 24 * 3600)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=INTEGER_LIMIT)]
 Priority: TypeAlias = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
@@ -94,8 +95,8 @@ class JobBody(JobSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory_gib_per_gpu: Count = 0
     cpus_per_gpu: Count = 0
     cpus_per_node: Count = 0
-    host_memory_mib_per_gpu: Count = 0
-    host_memory_mib_per_node: Count = 0
+    host_memory_mib_per_gpu: Mebibytes = 0
+    host_memory_mib_per_node: Mebibytes = 0
     sites: Few = ()
     pools: Few = ()
     prefers: Few = ()

@@ -426,7 +426,7 @@ def fits(state: FleetState, spec: JobSpec, pool: str) -> bool:
     """True if the gang has a place among the free GPUs of a pool, found node by node."""
     declared, masks = state.pools[pool].declared, state.occupancy[pool].free.masks
     each = gpus_on_each_node(spec.gpus, spec.gpus_per_node, declared.gpus_per_node)
-    if not each:
+    if not each or (declared.is_shared and each > declared.slices_per_gpu):
         return False
     segment = max(1, spec.segment_nodes)
     groups, rest = divmod(spec.gpus // each, segment)
