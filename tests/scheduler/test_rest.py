@@ -45,6 +45,26 @@ def placed(harness: Harness, job: int) -> tuple[Span, ...]:
     return attempts[-1].spans if attempts and attempts[-1].outcome is None else ()
 
 
+def test_what_is_held_for_claims_on_a_tight_node_is_their_share_however_little_they_ask_for() -> None:
+    """Power lets 13 GPUs run and bee has eight, so that ant's jobs claim; beside the greedy one 14 CPUs are left."""
+    harness = hall()
+    loan = harness.submit("bee", 8)
+    greedy = harness.submit("ant", 1, cpus_per_node=46)
+    harness.submit("ant", 4, cpus_per_node=4)
+    harness.tick()
+    assert {span.first for job in (loan, greedy) for span in placed(harness, job)} == {0, 1}
+    harness.set_power("hall-site", 23)
+    harness.tick()
+    claims = [harness.submit("ant", 1, cpus_per_node=asked) for asked in (0, 1, 1)]
+    harness.tick()
+    assert sorted(harness.state.reservations) == claims
+    where = [harness.state.reservations[job].spans[0].first == placed(harness, greedy)[0].first for job in claims]
+    assert where == [True, False, False], "14 CPUs are one share of eight, and six"
+    harness.wait(60)
+    harness.tick()
+    assert [placed(harness, job)[0].cpus for job in claims] == [0, 1, 1]
+
+
 def test_a_job_holds_what_it_asks_for_and_its_share_of_the_rest() -> None:
     harness = hall()
     silent, frugal = harness.submit("ant", 2), harness.submit("ant", 2, cpus_per_gpu=1)

@@ -6,6 +6,7 @@ from pumasi.events.facts import ReservationMade, StopOrdered
 from pumasi.model.fleet import Preemption
 from pumasi.model.ids import OwnerId, PoolId, QueueId
 from pumasi.model.jobs import StopCause, span_gpus
+from pumasi.scheduler.check_rest import nodes_short_for_others
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Job
 
@@ -34,14 +35,16 @@ def preempted(state: FleetState, event: StopOrdered) -> Iterator[str]:
 
 
 def needless(state: FleetState, event: ReservationMade, victims: list[int], holders: dict[int, None]) -> Iterator[str]:
-    """Preempted jobs that sit on none of the reserved GPUs, and without whose end the entitlement carries the job."""
+    """Preempted jobs with none of the reserved GPUs nor too much beside them, without whose end the books carry it."""
     owner, pool = state.jobs[event.job].owner, event.pool
     if state.powered.get(pool) is not None or any(state.queues[queue].declared.quotas for queue in state.queues):
         return
     account = state.books[pool][owner]
     spare = account.idle + ending_home(state, owner, pool) - span_gpus(event.spans)
+    nodes = {node for span in event.spans for node in range(span.first, span.first + span.nodes)}
     for job in (state.jobs[number] for number in victims):
-        if job.id not in holders and spare >= job.spec.gpus:
+        frees_rest = nodes & nodes_short_for_others(state.pools[pool].declared, job)
+        if job.id not in holders and not frees_rest and spare >= job.spec.gpus:
             yield f"job {job.id} is preempted for job {event.job} and need not be"
 
 

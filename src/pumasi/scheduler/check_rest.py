@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from fractions import Fraction
 
+from msgspec.structs import replace
+
 from pumasi.events.facts import AttemptPlaced, ReservationMade, StartPlanned
 from pumasi.model.fleet import Pool
 from pumasi.model.ids import queue_owner
@@ -10,6 +12,8 @@ from pumasi.model.jobs import JobSpec, Span, gpus_on_each_node
 from pumasi.scheduler.check_backfill import end_ms
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Job
+
+_ASKS = ("cpus_per_gpu", "cpus_per_node", "host_memory_mib_per_gpu", "host_memory_mib_per_node")
 
 Rest = tuple[Fraction, Fraction]  # CPUs and MiB of a node
 
@@ -32,6 +36,19 @@ def takes_more(pool: Pool, spec: JobSpec) -> bool:
     return any(whole and asked > share for asked, share, whole in zip(_asked(pool, spec), shares, counted, strict=True))
 
 
+def nodes_short_for_others(pool: Pool, job: Job) -> set[int]:
+    """The nodes of which a live job has more CPUs or memory than come with its GPUs there."""
+    return {
+        node
+        for span in job.attempts[-1].spans
+        if any(
+            had > come
+            for had, come in zip((span.cpus, span.memory_mib), _share(pool, span.gpu_mask.bit_count()), strict=True)
+        )
+        for node in _nodes(span)
+    }
+
+
 def placed_with_rest(state: FleetState, event: AttemptPlaced) -> Iterator[str]:
     """A job gets what it asks for, out of what is left, and takes no more than its share where anything is promised."""
     job, declared = state.jobs[event.job], state.pools[event.pool].declared
@@ -52,9 +69,10 @@ def promised_with_rest(state: FleetState, event: ReservationMade | StartPlanned,
     spec, declared = state.jobs[event.job].spec, state.pools[event.pool].declared
     if takes_more(declared, spec):
         yield f"job {event.job} takes more than its share, and is promised {event.spans}"
-    staying = [job for job in _live(state, event.pool) if takes_more(declared, job.spec) and end_ms(job) > at_ms]
-    tight = {node for job in staying for span in job.attempts[-1].spans for node in _nodes(span)}
-    has_enough, used = enough(state, spec, event.pool), state.occupancy[event.pool].used
+    staying = [job for job in _live(state, event.pool) if end_ms(job) > at_ms]
+    tight = {node for job in staying for node in nodes_short_for_others(declared, job)}
+    bare = replace(spec, **dict.fromkeys(_ASKS, 0))
+    has_enough, used = enough(state, bare, event.pool), state.occupancy[event.pool].used
     for span in event.spans:
         for node in tight.intersection(_nodes(span)):
             if used[node] & span.gpu_mask or node not in has_enough:

@@ -19,7 +19,7 @@ from pumasi.scheduler.backfill import leaves_holds
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.loans import kill_at_by_contract_ms, lost_gpu_milliseconds
-from pumasi.scheduler.placement import find, takes_more
+from pumasi.scheduler.placement import asking, find, short, takes_more
 from pumasi.scheduler.power import spare_gpus
 from pumasi.scheduler.shapes import Fit, Need
 from pumasi.state.freemap import FreeMap, indices
@@ -186,9 +186,14 @@ def _find(now: FreeMap, then: FreeMap, need: Need) -> tuple[Span, ...] | None:
     """
     if not then.tight:
         return find(then, need)
-    sure = then.branch()
-    sure.take_free(Span(node, 1, now.full_mask & ~now.masks[node]) for node in indices(then.tight))
-    return find(sure, need)
+    sure, needed = then.branch(), need.with_share
+    lacking = short(now, needed, then.tight)
+    sure.take_free(
+        Span(node, 1, now.full_mask if lacking >> node & 1 else now.full_mask & ~now.masks[node])
+        for node in indices(then.tight)
+    )
+    spans = find(sure, needed)
+    return None if spans is None else asking(spans, need)
 
 
 def _move(branch: FreeMap, board: Board, victim: Job, *, leaves: bool) -> None:

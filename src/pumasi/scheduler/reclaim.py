@@ -255,11 +255,11 @@ def _option(
     board: Board, job: Job, fit: Fit, candidates: Candidates, wanted_nodes: int, *, by_size: bool = False
 ) -> Option | None:
     """The best that a pool can do; None if it can do nothing. `wanted_nodes`: what claims could use, this included."""
-    found = _for_shape(candidates.free, fit.need, candidates, wanted_nodes, by_size=by_size)
+    found = _for_shape(candidates.free, fit.need.with_share, candidates, wanted_nodes, by_size=by_size)
     if found is None:
         return None
     spans, victims, cost = found
-    option = _for_books(board, job, candidates, Option(fit.pool, spans, victims, cost, []))
+    option = _for_books(board, job, candidates, Option(fit.pool, asking(spans, fit.need), victims, cost, []))
     if option is None:
         board.look_again_ms = board.now_ms  # it hangs on who is cheapest, which time changes
     return option
@@ -288,7 +288,7 @@ def _options(fit: Fit, candidates: Candidates, wanted_nodes: int, claims: int) -
 
     They take the cheapest nodes in turn, and whoever has to go is stopped for the first that sits on one of his.
     """
-    need, free = fit.need, candidates.free
+    need, free = fit.need.with_share, candidates.free
     if free.free_gpus >= need.each:
         return []
     chosen = candidates.openings(need, by_size=False).in_turn(wanted_nodes, claims)
@@ -301,7 +301,7 @@ def _options(fit: Fit, candidates: Candidates, wanted_nodes: int, claims: int) -
         told.update(nodes)
         victims = _by_dearness(candidates, nodes, by_size=False)
         spans, cost = _on(free, need, taken, candidates.victims), _borne(victims, nodes, wanted_nodes)
-        found.append(Option(fit.pool, spans, victims, cost, []))
+        found.append(Option(fit.pool, asking(spans, fit.need), victims, cost, []))
     return found[::-1]
 
 

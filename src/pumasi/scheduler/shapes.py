@@ -1,6 +1,7 @@
 """What a job needs, reduced to what decides where it may sit. Jobs of equal shape share every answer of a cycle."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pumasi.model.ids import PoolId
 from pumasi.model.jobs import Level
@@ -27,6 +28,11 @@ class Need(Struct, frozen=True):
     def gpus(self) -> int:
         """GPUs of the whole gang."""
         return self.nodes * self.each
+
+    @property
+    def with_share(self) -> "Need":
+        """The same with the share of its GPUs, which is what a promise holds, however little its job asks for."""
+        return replace(self, cpus=0, memory_mib=0) if self.cpus or self.memory_mib else self
 
     @property
     def widest(self) -> Level:
