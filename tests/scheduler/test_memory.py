@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pumasi.control.commands import MakeReservation
-from pumasi.events.facts import AttemptPlaced, Event
-from pumasi.model.fleet import CalendarWindow, Policy, Queue
+from pumasi.events.facts import AttemptPlaced, Event, NodeState
+from pumasi.model.fleet import CalendarWindow, Policy, Preemption, Queue
 from pumasi.model.jobs import JobSpec
 from pumasi.model.reservations import ReservationPurpose
 from pumasi.scheduler import rules
@@ -68,6 +68,25 @@ def test_a_need_that_nobody_was_refused_wakes_when_a_job_arrives() -> None:
     harness.tick()
     job = harness.submit("a", 8)
     assert [event.job for event in harness.tick().events if isinstance(event, AttemptPlaced)] == [job]
+
+
+def test_whose_reservation_is_let_go_asks_anew_in_every_pool() -> None:
+    """While ant's job waits for p, where lesser work of ant's makes room, q comes up and is lent; then p goes down."""
+    queue = Queue(id="ant", preemption=Preemption.LOWER_PRIORITY)
+    fleet = Harness(fleet_facts([owner("ant", 100), owner("bee")], [pool(name, {"ant": 8}) for name in "pq"], [queue]))
+    fleet.set_node("q", 0, NodeState.DOWN)
+    fleet.submit("ant", 8, requeue=False)
+    fleet.tick()
+    claim = fleet.submit("ant", 8, priority=1)
+    fleet.tick()
+    assert fleet.state.reservations[claim].pool == "p"
+    fleet.submit("bee", 8)
+    fleet.set_node("q", 0, NodeState.UP)
+    for _ in range(2):
+        fleet.tick()
+    fleet.set_node("p", 0, NodeState.DOWN)
+    fleet.tick()
+    assert fleet.state.reservations[claim].pool == "q"
 
 
 def test_a_need_without_room_that_nobody_was_refused_wakes_for_a_planned_start() -> None:

@@ -38,13 +38,14 @@ def takes_more(pool: Pool, spec: JobSpec) -> bool:
 
 def nodes_short_for_others(pool: Pool, job: Job) -> set[int]:
     """The nodes of which a live job has more CPUs or memory than come with its GPUs there."""
+    wholes = (pool.cpus_per_node, pool.memory_mib_per_node)
     return {
         node
         for span in job.attempts[-1].spans
-        if any(
-            had > come
-            for had, come in zip((span.cpus, span.memory_mib), _share(pool, span.gpu_mask.bit_count()), strict=True)
+        for had, come, whole in zip(
+            (span.cpus, span.memory_mib), _share(pool, span.gpu_mask.bit_count()), wholes, strict=True
         )
+        if whole and had > come
         for node in _nodes(span)
     }
 

@@ -191,6 +191,8 @@ class Planner:
         bring_loans_home(board, stirred)
         if self._has_new_rules:
             end_forbidden_loans(board)
+        if len(board.reserved) < len(self.state.reservations):
+            self._wake_let_go(board)
         worth = self._worth_a_try(board, dict.fromkeys((*stirred, *board.stirred)), whole)
         board.stirred, board.gone, board.again = {}, {}, {}
         placed = None if self._rules.preempting else place_lone(board, worth)
@@ -200,6 +202,13 @@ class Planner:
         trees = share_trees(board, worth)
         _take_turns(board, trees)
         return _Pass({demand: count for tree in trees for demand, count in tree.placed.items()}, trees)
+
+    def _wake_let_go(self, board: Board) -> None:
+        """Whose reservation was let go asks anew in every pool: while it was held, nothing woke its need."""
+        jobs = self.state.jobs
+        for job in (jobs[number] for number in self.state.reservations if number not in board.reserved):
+            if job.id not in board.placed:
+                self._wake(self._rules.demand_of(job.owner, job.spec))
 
     def _worth_a_try(self, board: Board, stirred: dict[PoolId, None], whole: dict[PoolId, None]) -> dict[Demand, None]:
         """Who is awake, and the sleepers that may have room where something changed."""
