@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pumasi.events.codec import decode, encode
 from pumasi.events.facts import AttemptPlaced, Event, PoolDeclared, ReservationMade, StartPlanned, StopOrdered
-from pumasi.model.fleet import Policy, Preemption, Queue
+from pumasi.model.fleet import Policy, Preemption, Queue, Stage
 from pumasi.model.jobs import JobState, Span, Topology
 from pumasi.scheduler.check import lint
 from pumasi.scheduler.eligibility import eligible, need_in
@@ -63,6 +63,24 @@ def test_what_is_held_for_claims_on_a_tight_node_is_their_share_however_little_t
     harness.wait(60)
     harness.tick()
     assert [placed(harness, job)[0].cpus for job in claims] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("starts", [0, 1])
+def test_a_promise_is_let_go_when_its_pool_comes_to_count_what_its_job_asks_for(starts: int) -> None:
+    """The loan's GPUs are promised, by a reservation or, within ant's own work, by a planned start."""
+    harness = hall(1, starts=starts)
+    counting = harness.state.pools["hall"].declared
+    harness.record(PoolDeclared(at_ms=START_MS, pool=replace(counting, cpus_per_node=0), stage=Stage.IN_SERVICE))
+    harness.submit("ant" if starts else "bee", 8, time_limit_seconds=60)
+    harness.tick()
+    greedy = harness.submit("ant", 2, cpus_per_node=40)
+    harness.tick()
+    promises = harness.state.planned if starts else harness.state.reservations
+    assert promises[greedy].spans == (Span(0, 1, 0b11),)
+    harness.record(PoolDeclared(at_ms=START_MS, pool=counting, stage=Stage.IN_SERVICE))
+    harness.wait(60)
+    harness.tick()
+    assert placed(harness, greedy) == (Span(0, 1, 0b11, 40),)
 
 
 def test_a_job_holds_what_it_asks_for_and_its_share_of_the_rest() -> None:

@@ -19,7 +19,7 @@ from pumasi.model.reservations import AdvanceReservation
 from pumasi.scheduler.board import Board
 from pumasi.scheduler.demand import Demand
 from pumasi.scheduler.outlook import NEVER_MS, Outlook, map_at, shape_ms
-from pumasi.scheduler.placement import find, rest_of, takes_more
+from pumasi.scheduler.placement import find, is_still_asked, rest_of, takes_more
 from pumasi.scheduler.quotas import NO_LIMIT
 from pumasi.scheduler.shapes import Fit
 from pumasi.state.records import Job, PlannedStart
@@ -298,8 +298,7 @@ def _is_sound(board: Board, start: PlannedStart) -> bool:
     job, occupancy = board.state.jobs[start.job], board.state.occupancy[start.pool]
     if not board.is_connected(start.pool) or board.account(job.owner, start.pool).due < job.spec.gpus:
         return False
-    demand = board.rules.demand_of(job.owner, job.spec)
-    if not board.state.policy.planned_starts or start.pool not in [fit.pool for fit in demand.home_fits]:
+    if not board.state.policy.planned_starts or not _is_still_asked(board, start):
         return False
     end_ms = _end_ms(board, start)
     if any(
@@ -314,10 +313,19 @@ def _is_sound(board: Board, start: PlannedStart) -> bool:
     )
 
 
+def _is_still_asked(board: Board, start: PlannedStart) -> bool:
+    """True if its pool may still be its job's home, and the job takes there what it was promised."""
+    job = board.state.jobs[start.job]
+    needs = [fit.need for fit in board.rules.demand_of(job.owner, job.spec).home_fits if fit.pool == start.pool]
+    return bool(needs) and is_still_asked(board.free(start.pool), start.spans, needs[0])
+
+
 def _may_start(board: Board, start: PlannedStart) -> bool:
     """True if its GPUs and the entitlement are there now, and no start that is planned for sooner is delayed."""
     job, pool = board.state.jobs[start.job], start.pool
     if not all(map(board.free(pool).free_in, start.spans)) or not board.takes(pool, job.spec.gpus):
+        return False
+    if not _is_still_asked(board, start):
         return False
     account, is_strict = board.account(job.owner, pool), job.spec.queue in board.rules.strict
     if min(account.idle, board.home_room(job, pool)) < job.spec.gpus or job.id in board.reserved:

@@ -56,6 +56,11 @@ def takes_more(free: FreeMap, need: Need) -> bool:
     return bool(asks and free.above_share(need.each, need.cpus, need.memory_mib).jobs)
 
 
+def is_still_asked(free: FreeMap, spans: tuple[Span, ...], need: Need) -> bool:
+    """True if what was promised to a need is what it takes beside its GPUs as the pool is declared now."""
+    return (spans[0].cpus, spans[0].memory_mib) == (need.cpus, need.memory_mib) and not takes_more(free, need)
+
+
 def asking(spans: tuple[Span, ...], need: Need) -> tuple[Span, ...]:
     """The spans with the CPUs and the memory that the job takes beside its GPUs."""
     if not (need.cpus or need.memory_mib):

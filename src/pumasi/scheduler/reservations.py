@@ -6,6 +6,7 @@ from pumasi.events.facts import NodeState
 from pumasi.model.ids import OwnerId, PoolId
 from pumasi.model.jobs import JobState, span_gpus
 from pumasi.scheduler.board import Board
+from pumasi.scheduler.placement import is_still_asked
 from pumasi.state.records import Job, Reservation
 
 
@@ -28,7 +29,8 @@ def _is_sound(board: Board, reservation: Reservation) -> bool:
     job = board.state.jobs.get(reservation.job)
     if job is None or job.state is not JobState.WAITING or not board.is_connected(reservation.pool):
         return False
-    if all(fit.pool != reservation.pool for fit in board.rules.demand_of(job.owner, job.spec).fits):
+    needs = [fit.need for fit in board.rules.demand_of(job.owner, job.spec).fits if fit.pool == reservation.pool]
+    if not needs or not is_still_asked(board.free(reservation.pool), reservation.spans, needs[0]):
         return False
     account = board.account(job.owner, reservation.pool)
     states = board.state.occupancy[reservation.pool].node_states
