@@ -224,6 +224,19 @@ def test_a_claim_goes_around_what_is_reserved() -> None:
     assert fleet.state.reservations[job].spans[0].first < 3, "its owner's entitlement is not kept waiting"
 
 
+def test_claims_around_what_is_reserved_wait_for_a_borrower_who_was_told_for_another_of_them() -> None:
+    """Their entitlement carries them at once, but the GPUs they are to have are in use until he is gone."""
+    fleet = harness()
+    loan = fleet.submit("bee", 24, time_limit_seconds=9999)
+    assert list(placed(fleet)) == [loan]
+    assert reserve(fleet, MAINTENANCE, 1) == ""
+    claims = [fleet.submit("ant/x", 1, time_limit_seconds=5000) for _ in range(8)]
+    assert placed(fleet) == {}
+    assert list(fleet.state.reservations) == claims
+    fleet.wait(fleet.state.owners["ant"].declared.lending.reclaim_window_seconds)
+    assert list(placed(fleet)) == claims
+
+
 def test_each_job_is_told_of_the_reservation_that_it_would_run_into_and_when_it_is_over() -> None:
     fleet = harness()
     begin_ms = fleet.now_ms + 1_000_000

@@ -98,11 +98,12 @@ class Claims:
         for victim in best.victims:
             if not victim.is_stopping:
                 board.stop(victim.job, victim.kill_at_ms, job.id)
+        is_free = not best.victims and all(map(board.free(best.pool).free_in, best.spans))  # or told for another claim
         board.reserve(job, best.pool, best.spans, self._due_ms(demand.owner), 0 if most == NO_LIMIT else most)
         waiting = self._waiting[demand.owner]
         for fit in demand.home_fits:
             waiting[fit.pool] -= gpus
-        if not best.victims:
+        if is_free:
             start_if_carried(board, board.reserved[job.id])
         self._go_on(demand, offer)
         return True
