@@ -56,6 +56,11 @@ def test_reads_shards_as_slurm_names_them(option: str) -> None:
     assert (problems, draft.fields, draft.gpus_per_node) == ([], {"slice": "shard"}, 3)
 
 
+def test_a_later_word_for_whole_gpus_asks_for_no_shards() -> None:
+    draft, _, problems = _apply("#!/bin/sh\n#SBATCH --gres=shard:3\n#SBATCH --gres=gpu:2\n")
+    assert (problems, draft.fields, draft.gpus_per_node) == ([], {}, 2)
+
+
 def test_what_follows_the_first_command_is_noted_and_not_read() -> None:
     found = read_directives(SCRIPT)
     assert found.notes == ["line 11: #SBATCH after the first command is not read, as in sbatch"]

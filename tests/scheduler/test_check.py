@@ -15,6 +15,7 @@ from pumasi.events.facts import (
 from pumasi.model.jobs import Charge, Level, Span, Topology
 from pumasi.scheduler.check import lint
 from pumasi.scheduler.plan import Plan, plan
+from pumasi.scheduler.reasons import ReasonCode
 from pumasi.testing.builders import fleet_facts, owner, pool
 from pumasi.testing.harness import Harness
 
@@ -106,3 +107,10 @@ def test_borrowing_before_home_work_is_found_out() -> None:
     events = sorted(made.events, key=lambda event: not (isinstance(event, AttemptPlaced) and event.queue == "cat"))
     findings = lint(fleet.state, Plan(tuple(events), made.reasons), fleet.now_ms)
     assert any("after job 5 borrowed" in finding for finding in findings)
+
+
+def test_nobody_is_said_to_idle_where_its_site_has_refused_it() -> None:
+    fleet = Harness(fleet_facts([owner("ant")], [pool("p", {"ant": 32})]))
+    job = fleet.submit("ant", 8, refused_by=("p",))
+    fleet.tick()
+    assert fleet.plan.reasons[job].first.code is ReasonCode.SITE_REFUSES

@@ -186,6 +186,7 @@ def _suits(state: FleetState, spec: JobSpec, pool: str, at_ms: int) -> Iterator[
         and spec.cpu_arch in {None, model.cpu_arch}
         and may_ask(record.declared, spec)
         and (not spec.pools or pool in spec.pools)
+        and pool not in spec.refused_by
         and (not spec.sites or record.declared.site in spec.sites)
         and (spec.data_class == "open" or spec.data_class in site.declared.clearances)
         and spec.segment_nodes <= max(1, min(model.nvlink_nodes, record.declared.nodes_per_rack))

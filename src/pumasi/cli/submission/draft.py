@@ -170,6 +170,8 @@ def _set_gres(draft: Draft, text: str) -> None:
         raise OptionProblem(f"{text!r} is not supported; only gpu[:TYPE]:N and shard:N are")
     if name == SHARD:
         draft.fields["slice"] = SHARD
+    elif draft.fields.get("slice") == SHARD:
+        del draft.fields["slice"]  # a later word for whole GPUs
     _set_gpus_per_node(draft, rest or "1")
 
 
