@@ -133,3 +133,17 @@ def test_the_judge_finds_a_plan_that_ignores_power_or_stops_the_wrong_one() -> N
     (stop,) = [event for event in good.events if isinstance(event, StopOrdered)]
     wrong = Plan((replace(stop, job=1),), good.reasons)
     assert any("while others borrow" in said for said in lint(fleet.state, wrong, fleet.now_ms))
+
+
+def test_who_stops_for_a_loan_leaves_its_home_part_too() -> None:
+    """ant runs eight GPUs at home beside a gang of sixteen, half of them lent; power is left for six of each owner."""
+    owners = [owner("ant", 100), owner("bee", 100)]
+    fleet = Harness(fleet_facts(owners, [pool("p", {"ant": 16, "bee": 16})]))
+    for name in ("ant", "bee"):
+        for _ in range(4):
+            fleet.submit(name, 2)
+    fleet.submit("ant", 16)
+    fleet.tick()
+    fleet.set_power("p-site", 21)
+    stopped = [fleet.state.jobs[event.job] for event in fleet.tick().events if isinstance(event, StopOrdered)]
+    assert sorted((job.owner, job.spec.gpus) for job in stopped) == [("ant", 2), ("ant", 16), ("bee", 2)]

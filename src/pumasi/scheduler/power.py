@@ -51,6 +51,14 @@ def _settle(board: Board, pool: PoolId, powered: int) -> None:
         for job in _enough(equals, over):
             board.stop(job, kill_at_ms, 0, StopCause.POWER)
             over -= job.spec.gpus
+            _count_home_part(board, load, job)
+
+
+def _count_home_part(board: Board, load: _Load, job: Job) -> None:
+    """Who stops for what it borrows leaves what it has at home as well."""
+    charges = board.tenants(job.attempts[-1].pool).charges(job)
+    if any(charge.owner != job.owner for charge in charges):
+        load.over_by_owner[job.owner] -= sum(charge.gpus for charge in charges if charge.owner == job.owner)
 
 
 def _load(board: Board, pool: PoolId, powered: int) -> _Load:
