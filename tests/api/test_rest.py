@@ -55,5 +55,5 @@ def test_nodes_do_not_come_to_have_less_than_jobs_may_hold() -> None:
                 "problem": f"it is 100 and cannot become 60 while jobs hold what they asked for: {job} is one",
             }
         ]
-        fewer["pools"][1]["cpus_per_node"] = -1
+        fewer["pools"][1]["cpus_per_node"] = 1 << 53
         assert_problem(api.call("PUT", "/v1/fleet/plan?as_of=2026-11-25", json=fewer), 422, "plan-invalid")

@@ -25,6 +25,8 @@ from pumasi.model.ids import PoolId, is_name, is_queue_path, queue_owner, queue_
 
 GPUS_LIMIT = 10_000_000
 NODES_LIMIT = 1_000_000
+CPUS_LIMIT = 100_000
+MEMORY_MIB_LIMIT = 1_000_000_000
 SECONDS_LIMIT = 366 * 24 * 3600
 EVICTED_PERCENT_LIMIT = 1_000_000
 
@@ -109,8 +111,9 @@ def _pool_problems(plan: FleetPlan, pool: Pool) -> Iterator[FieldProblem]:
     sizes = (pool.nodes, pool.gpus_per_node, pool.nodes_per_rack, pool.racks_per_block)
     if not all(1 <= size <= NODES_LIMIT for size in sizes):
         yield FieldProblem(path, f"nodes, GPUs per node, racks and blocks are 1 to {NODES_LIMIT}")
-    if min(pool.cpus_per_node, pool.memory_mib_per_node) < 0:
-        yield FieldProblem(path, "CPUs and memory of a node are 0 or more; 0: they are not counted")
+    if not (0 <= pool.cpus_per_node <= CPUS_LIMIT and 0 <= pool.memory_mib_per_node <= MEMORY_MIB_LIMIT):
+        limits = f"up to {CPUS_LIMIT} CPUs and {MEMORY_MIB_LIMIT} MiB of memory; 0: they are not counted"
+        yield FieldProblem(path, f"a node has {limits}")
     if not all(0 <= gpus <= GPUS_LIMIT for gpus in pool.entitlements.values()):
         yield FieldProblem(f"{path}.entitlements", "an entitlement is 0 GPUs or more")
     elif sum(pool.entitlements.values()) != pool.gpus:

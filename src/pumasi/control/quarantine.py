@@ -20,7 +20,7 @@ from pumasi.model.ids import PoolId, SiteId
 from pumasi.model.jobs import Outcome
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Attempt, Job, Strike
-from pumasi.state.strikes import STRIKES_ENOUGH, source_of
+from pumasi.state.strikes import STRIKES_ENOUGH, digest_of, source_of
 
 QUARANTINED = "quarantined: "
 NODES_TAKEN_DOWN_MAX = 2  # by one job
@@ -113,10 +113,10 @@ def _runs_elsewhere(state: FleetState, strike: Strike) -> bool:
     """True if the script that failed was started by the same user in the same queue since then, and has lasted."""
     active = (state.jobs[job] for jobs in state.active.values() for job in jobs)
     return any(
-        job.spec.script == strike.script
+        source_of(job) == strike.source
         and job.attempts[-1].began_ms >= strike.began_ms
         and _has_lasted(state, job.attempts[-1])
-        and source_of(job) == strike.source
+        and digest_of(job) == strike.script
         for job in active
     )
 

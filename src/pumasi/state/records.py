@@ -60,8 +60,8 @@ class Attempt(Struct, gc=False):
 class Strike(Struct, frozen=True, array_like=True, gc=False):
     """An attempt that failed on a node within seconds of `began_ms`.
 
-    `source`: whom it may be blamed on instead. If the work ended by itself, its user in its queue, and `script` is what
-    it ran; if the engine failed it, the job (`script` is None).
+    `source`: whom it may be blamed on instead. If the work ended by itself, its user in its queue, and `script` is a
+    digest of what it ran; if the engine failed it, the job (`script` is None).
     """
 
     job: JobId

@@ -5,6 +5,8 @@ does well there clears it of all. Gangs of several nodes strike none: nobody kno
 a run that an agent could not hand to its engine, or lost: that speaks of the site.
 """
 
+from hashlib import sha256
+
 from pumasi.model.jobs import Outcome
 from pumasi.state.fleet_state import FleetState
 from pumasi.state.records import Attempt, Job, Strike
@@ -33,7 +35,7 @@ def _clear(state: FleetState, attempt: Attempt) -> None:
 def _strike(state: FleetState, job: Job, attempt: Attempt) -> None:
     place = (attempt.pool, attempt.spans[0].first)
     by_itself = attempt.outcome is Outcome.COMPLETED
-    source, script = (source_of(job), job.spec.script) if by_itself else (f"job {job.id}", None)
+    source, script = (source_of(job), digest_of(job)) if by_itself else (f"job {job.id}", None)
     before = state.strikes.get(place, ())
     kept = (*before[:1], *before[1:][2 - STRIKES_KEPT :])
     state.strikes[place] = (*kept, Strike(job.id, source, script, attempt.began_ms))
@@ -44,3 +46,8 @@ def _strike(state: FleetState, job: Job, attempt: Attempt) -> None:
 def source_of(job: Job) -> str:
     """Whom a job's failure may be blamed on: its user, in its queue."""
     return f"{job.by} in {job.spec.queue}"
+
+
+def digest_of(job: Job) -> str:
+    """What tells its script from others, however long it is."""
+    return sha256(job.spec.script.encode()).hexdigest()
