@@ -187,6 +187,12 @@ class TestMapping:
         assert [job.spec.time_limit_seconds for job in placed.jobs] == [72 + LIMIT_FLOOR_SECONDS, 7200]
         assert (placed.left_out, placed.without_gpus, placed.rounded_up) == (1, 1, 1)
 
+    def test_jobs_hold_the_cpus_and_memory_that_the_trace_says(self):
+        trace = [TraceJob(5, 60_000, 2, "a", cpu_milli=12_500, memory_mib=1001), TraceJob(6, 60_000, 1, "a")]
+        placed = place(trace, Placing(queues={"a": "x/y"}))
+        held = [(job.spec.cpus_per_gpu, job.spec.host_memory_mib_per_gpu) for job in placed.jobs]
+        assert held == [(7, 501), (0, 0)]
+
 
 @dataclass
 class Korea:

@@ -1,4 +1,4 @@
-"""From jobs of a trace to jobs of the fleet: whose queue, how many GPUs, and what its user would have asked for."""
+"""From jobs of a trace to jobs of the fleet: whose queue, what they need, and what their users would have asked for."""
 
 from msgspec import Struct, field
 
@@ -61,6 +61,8 @@ def _twin_job(job: TraceJob, queue: QueueId, placing: Placing) -> TwinJob:
         queue=queue,
         script=SCRIPT,
         gpus=min(gpus, placing.gpus_max) if placing.gpus_max else gpus,
+        cpus_per_gpu=-(-job.cpu_milli // (job.gpus * 1000)),
+        host_memory_mib_per_gpu=-(-job.memory_mib // job.gpus),
         time_limit_seconds=max(job.asked_ms // 1000, limit_seconds(job.duration_ms)),
         checkpoint_seconds=placing.checkpoint_seconds,
     )
