@@ -22,7 +22,7 @@ class Tables(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.occupancy = Occupancy(NODES, GPUS, IN_RACK, 2, 1, CPUS, MEMORY_MIB, in_service=True)
+        self.occupancy = Occupancy(FreeMap(NODES, GPUS, IN_RACK, 2, 1, CPUS, MEMORY_MIB), in_service=True)
         self.holder: dict[tuple[int, int], int] = {}
         self.reserved: list[tuple[Span, ...]] = []
         self.jobs: dict[int, tuple[Span, ...]] = {}
@@ -171,7 +171,7 @@ TestTables.settings = settings(max_examples=40, stateful_step_count=30, deadline
 
 
 def test_a_branch_shares_nothing_that_changes() -> None:
-    free = Occupancy(NODES, GPUS, IN_RACK, 2, in_service=True).free
+    free = Occupancy(FreeMap(NODES, GPUS, IN_RACK, 2), in_service=True).free
     branch = free.branch()
     branch.take(Span(0, 5, FULL))
     branch.take(Span(6, 1, 1))
@@ -181,7 +181,7 @@ def test_a_branch_shares_nothing_that_changes() -> None:
 
 
 def test_taking_what_is_not_free_is_a_bug_that_shows() -> None:
-    free = Occupancy(NODES, GPUS, IN_RACK, 2, in_service=True).free
+    free = Occupancy(FreeMap(NODES, GPUS, IN_RACK, 2), in_service=True).free
     free.take(Span(1, 1, 3))
     with pytest.raises(AssertionError):
         free.give(Span(0, 1, 1))
@@ -191,12 +191,12 @@ def test_taking_what_is_not_free_is_a_bug_that_shows() -> None:
 
 @pytest.mark.parametrize(("first", "nodes"), [(-1, 2), (NODES - 1, 2), (NODES, 1)])
 def test_nothing_outside_the_pool_is_free(first: int, nodes: int) -> None:
-    free = Occupancy(NODES, GPUS, IN_RACK, 2, in_service=True).free
+    free = Occupancy(FreeMap(NODES, GPUS, IN_RACK, 2), in_service=True).free
     assert not free.free_in(Span(first, nodes, FULL))
 
 
 def test_a_pool_before_its_service_has_nothing_to_give_whatever_its_nodes_do() -> None:
-    occupancy = Occupancy(NODES, GPUS, IN_RACK, 2, in_service=False)
+    occupancy = Occupancy(FreeMap(NODES, GPUS, IN_RACK, 2), in_service=False)
     for state in (NodeState.DOWN, NodeState.UP, NodeState.DRAINED, NodeState.UP):
         occupancy.set_node_state(3, state)
         assert (occupancy.capacity_gpus, occupancy.free.free_gpus) == (0, 0)

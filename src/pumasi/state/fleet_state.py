@@ -12,6 +12,7 @@ from pumasi.model.reservations import ReservationId
 from pumasi.state import accounts
 from pumasi.state.accounts import Accounts
 from pumasi.state.backlog import Backlogs, Changes
+from pumasi.state.freemap import FreeMap
 from pumasi.state.occupancy import Occupancy
 from pumasi.state.power import powered_gpus
 from pumasi.state.records import (
@@ -76,7 +77,7 @@ class FleetState:
         """Make a pool's occupancy and books from its declaration and from what runs on it."""
         declared = self.pools[pool].declared
         before = self.occupancy.get(pool)
-        occupancy = Occupancy(
+        nothing_free = FreeMap(
             declared.nodes,
             declared.gpus_per_node,
             declared.nodes_per_rack,
@@ -85,8 +86,8 @@ class FleetState:
             declared.cpus_per_node,
             declared.memory_mib_per_node,
             is_shared=declared.is_shared,
-            in_service=self.pools[pool].stage is Stage.IN_SERVICE,
         )
+        occupancy = Occupancy(nothing_free, in_service=self.pools[pool].stage is Stage.IN_SERVICE)
         self.occupancy[pool] = occupancy
         self.books[pool] = {owner: Account(entitled=gpus) for owner, gpus in declared.entitlements.items()}
         self.guests[pool] = {}

@@ -22,23 +22,10 @@ class Occupancy:
 
     __slots__ = ("capacity_gpus", "free", "holders", "in_service", "node_states", "reserved", "used", "used_gpus")
 
-    def __init__(
-        self,
-        nodes: int,
-        gpus_per_node: int,
-        nodes_per_rack: int,
-        racks_per_block: int,
-        slices_per_gpu: int = 1,
-        cpus_per_node: int = 0,
-        memory_mib_per_node: int = 0,
-        *,
-        is_shared: bool = False,
-        in_service: bool,
-    ) -> None:
-        self.free = FreeMap(
-            nodes, gpus_per_node, nodes_per_rack, racks_per_block, slices_per_gpu, cpus_per_node, memory_mib_per_node,
-            is_shared=is_shared,
-        )  # fmt: skip
+    def __init__(self, free: FreeMap, *, in_service: bool) -> None:
+        """`free`: the map of a pool in which nothing is free yet."""
+        nodes, gpus_per_node = free.nodes, free.gpus_per_node
+        self.free = free
         self.used = no_masks(nodes, gpus_per_node)
         self.reserved = no_masks(nodes, gpus_per_node)
         self.node_states: dict[int, NodeState] = {}  # only nodes that are not up
