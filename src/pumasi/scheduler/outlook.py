@@ -249,9 +249,7 @@ def _cut(moments: Moments, length: int, rows: int) -> Moments:
 
 def map_at(gpu_ends_ms: Moments, at_ms: int, like: FreeMap) -> FreeMap:
     """The free GPUs of a pool at a moment, racks and blocks as in `like`."""
-    free = FreeMap(like.nodes, like.gpus_per_node, like.nodes_per_rack, like.racks_per_block, like.slices_per_gpu)
-    free.is_shared = like.is_shared
-    free.cpus_per_node, free.memory_mib_per_node = like.cpus_per_node, like.memory_mib_per_node
+    free = like.emptied()
     is_free = gpu_ends_ms <= at_ms
     counts = is_free.sum(axis=1)
     free.free_gpus = int(counts.sum())
